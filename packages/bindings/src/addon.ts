@@ -1,0 +1,184 @@
+/**
+ * The raw surface of the native addon, one to one. It holds no policy: it validates nothing that native code
+ * does not validate itself, and it makes no promises out of events. @pccl/core builds the friendly API on it.
+ */
+
+/** Element types that a tensor can have on the wire. */
+export type DType = "f32" | "f64" | "i32";
+
+/** How two contributions are combined, element by element. `avg` is a sum divided by the ring's size. */
+export type ReduceOp = "sum" | "avg" | "max" | "min";
+
+export type Tensor = Float32Array | Float64Array | Int32Array;
+
+export interface RingMember {
+  readonly peerId: number;
+  readonly host: string;
+  readonly port: number;
+}
+
+/** One group's part of a view: everything native code needs to move bytes in that epoch. */
+export interface RingView {
+  readonly epoch: number;
+  /** This process's own id. */
+  readonly peerId: number;
+  /** 16 bytes that a dialling peer must present: strangers on the data port are turned away. */
+  readonly key: Uint8Array;
+  /** The group's members in ring order; rank = index. Contains this peer. */
+  readonly ring: readonly RingMember[];
+  /** Admitted peers over all groups. Native code only stores it, so that readers get one coherent snapshot. */
+  readonly worldSize: number;
+}
+
+/** What a process can read without waiting about the view that is installed. */
+export interface InstalledView {
+  readonly epoch: number;
+  readonly peerId: number;
+  readonly rank: number;
+  readonly groupSize: number;
+  readonly worldSize: number;
+}
+
+/**
+ * How far an op of the frozen epoch got on this peer.
+ * not-done: this peer lacks part of the result, and being frozen it will never say otherwise.
+ * done: this peer holds its full result, but doesn't know that every member does.
+ * committed / aborted: settled, and the caller has been told (or is about to be).
+ */
+export type OpState = "not-done" | "done" | "committed" | "aborted";
+
+export interface OpReport {
+  /** 64-bit tag. */
+  readonly tag: bigint;
+  /** Counts the ops with this tag in this epoch, from 0. */
+  readonly seq: number;
+  readonly state: OpState;
+}
+
+export interface OpVerdict {
+  readonly tag: bigint;
+  readonly seq: number;
+  readonly commit: boolean;
+}
+
+export interface NativeError {
+  /** One of the ERR_PCCL_* codes of @pccl/core's catalogue. */
+  readonly code: string;
+  /** A sentence that names the operation, the peer and the phase. */
+  readonly message: string;
+  readonly peerId?: number;
+}
+
+/** Delivered to the environment that started the op. */
+export type OpEvent =
+  | {
+      readonly type: "op-done";
+      readonly id: number;
+      /** Peers whose contributions are in the result. */
+      readonly worldSize: number;
+      readonly txBytes: number;
+      readonly rxBytes: number;
+      readonly seconds: number;
+    }
+  | { readonly type: "op-failed"; readonly id: number; readonly error: NativeError };
+
+/** Delivered to the control attachment only. */
+export type ControlEvent =
+  | {
+      readonly type: "prepared";
+      readonly epoch: number;
+      /** Members to which no link could be made, with the reason for each; empty on success. */
+      readonly failures: readonly { readonly peerId: number; readonly reason: string }[];
+    }
+  | {
+      readonly type: "link-lost";
+      readonly epoch: number;
+      readonly peerId: number;
+      readonly reason: string;
+    };
+
+export type EngineEvent = OpEvent | ControlEvent;
+
+/** One named tensor that other peers may fetch by name and hash while it is exported. */
+export interface StateTensor {
+  readonly name: string;
+  readonly data: Tensor;
+}
+
+export interface HashedTensor {
+  readonly name: string;
+  /** XXH3-128 of the tensor's bytes, 32 hex digits, canonical (big-endian) form. */
+  readonly hash: string;
+}
+
+export interface FetchRequest {
+  readonly name: string;
+  readonly hash: string;
+  /** Receives the bytes; verified against `hash` before the fetch reports done. */
+  readonly into: Tensor;
+}
+
+/**
+ * One environment's handle on an engine: a listening port, the links to the neighbours, and the thread that
+ * serves them. Callbacks run on the environment's own thread, several events in one call.
+ * Every method throws an Error with a `code` from the catalogue on bad input, before anything changes.
+ */
+export interface Engine {
+  /** Process-wide number, for attachEngine in another thread of this process. */
+  readonly id: number;
+  /** The port that the data listener is bound to. */
+  readonly port: number;
+
+  /** The installed view, or undefined before the first install. */
+  view(): InstalledView | undefined;
+
+  /**
+   * Starts an all-reduce; the result arrives as an op event with the returned id. `send` and `recv` have the
+   * same type and length; the same array for both means in place. Both stay pinned until the event.
+   * Starts in the installed epoch, or, between prepare and install, waits for the next one.
+   */
+  allReduce(send: Tensor, recv: Tensor, op: ReduceOp, tag: bigint): number;
+
+  /**
+   * Withdraws an op that this peer hasn't finished: every member of it gets ERR_PCCL_CANCELLED and the buffers
+   * are as before the call. Too late (done or settled): returns false and the op ends as it would have.
+   */
+  cancel(id: number): boolean;
+
+  /**
+   * Pins tensors, hashes them on a background thread, and lets other peers fetch them until releaseState.
+   * The op-done event comes when hashing has ended; then hashes() gives the result.
+   */
+  exportState(tensors: readonly StateTensor[]): number;
+  hashes(exportId: number): readonly HashedTensor[];
+  /** Ends an export. Returns the payload bytes that were served from it. */
+  releaseState(exportId: number): number;
+
+  /** Fetches tensors from a peer that exports them; op-done carries rxBytes. `into` stays pinned meanwhile. */
+  fetchState(source: RingMember, requests: readonly FetchRequest[]): number;
+
+  /**
+   * Control attachment only. Freezes the installed epoch (its ops make no more progress), starts building the
+   * links of `view`, and returns what this peer knows of the frozen epoch's ops. A `prepared` event follows
+   * within `timeoutMs`. A second prepare replaces the first; links already up are kept.
+   */
+  prepare(view: RingView, timeoutMs: number): readonly OpReport[];
+
+  /** Control attachment only. Applies verdicts to the frozen ops (no verdict: abort), then opens the prepared epoch. */
+  install(epoch: number, verdicts: readonly OpVerdict[]): void;
+
+  /**
+   * The creating attachment: fails ops in flight with ERR_PCCL_CLOSED, restores their buffers, closes links and
+   * listener and ends the thread. A further attachment: only detaches. Idempotent.
+   */
+  close(): void;
+}
+
+export interface Addon {
+  /** Raised when this surface changes; the loader refuses another number. */
+  readonly abiVersion: number;
+  /** `host` is an address to bind ("127.0.0.1", "0.0.0.0", "::"); port 0 lets the system choose. */
+  createEngine(options: { host: string; port: number }, onEvents: (events: EngineEvent[]) => void): Engine;
+  /** Attaches this environment to an engine of this process as its control side. */
+  attachEngine(id: number, onEvents: (events: EngineEvent[]) => void): Engine;
+}
