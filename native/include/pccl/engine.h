@@ -9,6 +9,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -36,6 +37,7 @@ enum class ErrorCode : std::uint8_t {
   cancelled,             // withdrawn by a member's caller
   closed,                // the engine was closed
   state_fetch_failed,    // the source is gone, or its bytes don't have the announced hash
+  internal,              // a rule of the engine or of a peer's was broken: a bug
   io,                    // the system refused (listen, memory)
 };
 const char* error_code_name(ErrorCode code);
