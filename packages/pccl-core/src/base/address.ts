@@ -9,7 +9,8 @@ export interface Address {
 
 /** Parses "host:port", "[::1]:port" or, with `defaultPort`, "host" alone. Port 0 means: any free port. */
 export function parseAddress(call: string, text: unknown, defaultPort?: number): Address {
-  const match = typeof text === "string" ? /^(?:\[([0-9a-fA-F:.%]+)\]|([^:[\]\s/]+))(?::(\d{1,5}))?$/.exec(text) : null;
+  const match =
+    typeof text === "string" ? /^(?:\[([0-9a-fA-F:.%]+)\]|([^:[\]\s/]+))(?::(\d{1,5}))?$/.exec(text) : null;
   const host = match?.[1] ?? match?.[2];
   const port = match?.[3] === undefined ? defaultPort : Number(match[3]);
   if (host === undefined || port === undefined || port > 65_535) {

@@ -5,7 +5,10 @@ import { PcclError } from "./errors.js";
 export function checkOptions(call: string, options: unknown, allowed: readonly string[]): void {
   if (options === undefined) return;
   if (typeof options !== "object" || options === null || Array.isArray(options)) {
-    throw new PcclError("ERR_PCCL_INVALID_ARGUMENT", `${call}: options must be an object, got ${describe(options)}.`);
+    throw new PcclError(
+      "ERR_PCCL_INVALID_ARGUMENT",
+      `${call}: options must be an object, got ${describe(options)}.`,
+    );
   }
   for (const key of Object.keys(options)) {
     if (!allowed.includes(key)) {

@@ -41,6 +41,11 @@ export const ERROR_CATALOGUE = {
     meaning: "A topology or sync call was made while ops are in flight on this peer.",
     remedy: "Await the ops first.",
   },
+  ERR_PCCL_CALL_IN_PROGRESS: {
+    retryable: false,
+    meaning: "A topology or sync call of this peer is in progress, and the new call can't run beside it.",
+    remedy: "Await the first call, then make the second.",
+  },
   ERR_PCCL_NOT_INSTALLED: {
     retryable: false,
     meaning: "The peer has no view yet: it has not been admitted.",
@@ -59,7 +64,8 @@ export const ERROR_CATALOGUE = {
   ERR_PCCL_PEER_LOST: {
     retryable: true,
     meaning: "A peer or a link was lost while the op was running; nobody has its result.",
-    remedy: "Make the same call again: the new, smaller view is installed and the buffers are as before the call.",
+    remedy:
+      "Make the same call again: the new, smaller view is installed and the buffers are as before the call.",
   },
   ERR_PCCL_CANCELLED: {
     retryable: true,
@@ -125,6 +131,11 @@ export const ERROR_CATALOGUE = {
     retryable: false,
     meaning: "A parameter source doesn't have the names and lengths that training began with.",
     remedy: "Keep the model's layout fixed while it trains.",
+  },
+  ERR_PCCL_NOT_FINITE: {
+    retryable: false,
+    meaning: "A model's parameters hold NaN or infinity. Nothing was sent, so no other peer was harmed.",
+    remedy: "Lower the learning rate or skip such batches; restart this peer to take the group's parameters.",
   },
   ERR_PCCL_NATIVE_LOAD: {
     retryable: false,
