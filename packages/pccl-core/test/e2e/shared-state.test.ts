@@ -1,0 +1,131 @@
+/** Goal: one content on all peers, verified. Method: real processes offering equal, differing and stale states. */
+import { describe, expect, it } from "vitest";
+import { Cluster } from "./cluster.js";
+
+interface Synced {
+  readonly revision: number;
+  readonly rxBytes: number;
+  readonly txBytes: number;
+  readonly changedKeys: string[];
+  readonly sources: number[];
+  readonly hashes: Record<string, string>;
+  readonly digest: string;
+}
+
+async function offer(
+  cluster: Cluster,
+  salts: readonly number[],
+  args: Record<string, unknown> = {},
+): Promise<void> {
+  await Promise.all(
+    cluster.peers.map((peer, i) => peer.call("state", { name: "s", salt: salts[i], ...args })),
+  );
+}
+
+describe("syncSharedState", () => {
+  it("moves nothing when all are equal, and gives the same hashes", async () => {
+    await using cluster = await Cluster.start(3);
+    await offer(cluster, [1, 1, 1]);
+    const results = await cluster.all<Synced>("sync", { name: "s" });
+    for (const result of results) {
+      expect(result).toMatchObject({ rxBytes: 0, txBytes: 0, changedKeys: [], sources: [] });
+      expect(result.hashes).toEqual(results[0]?.hashes);
+      expect(result.hashes.weights).toMatch(/^[0-9a-f]{32}$/);
+    }
+  });
+
+  it("gives a differing peer the popular content", async () => {
+    await using cluster = await Cluster.start(3);
+    await offer(cluster, [7, 9, 7], { count: 1_000_000 });
+    const results = await cluster.all<Synced>("sync", { name: "s" });
+    expect(new Set(results.map(({ digest }) => digest)).size).toBe(1);
+    expect(results.map(({ changedKeys }) => changedKeys)).toEqual([[], ["weights", "steps"], []]);
+    expect(results[1]?.rxBytes).toBeGreaterThanOrEqual(4_000_000);
+    expect(results[0]?.txBytes).toBe(0 + (results[1]?.sources[0] === 1 ? (results[1]?.rxBytes ?? 0) : 0));
+  });
+
+  it("brings a newcomer to the group's revision, even one with the same number", async () => {
+    await using cluster = await Cluster.start(1);
+    await offer(cluster, [5]);
+    await cluster.all("sync", { name: "s" });
+    const newcomer = cluster.spawn();
+    const joined = cluster.connect(newcomer);
+    await newcomer.pending;
+    await cluster.peers[0]?.call("updateTopology");
+    await joined;
+    await newcomer.call("state", { name: "s", salt: 6 });
+    const [holder, received] = await cluster.all<Synced>("sync", { name: "s" });
+    expect(received?.digest).toBe(holder?.digest);
+    expect(received?.sources).toEqual([1]);
+    // One step on, both advance by one.
+    const next = await cluster.all<Synced>("sync", { name: "s", revision: 1 });
+    expect(next.map(({ revision }) => revision)).toEqual([1, 1]);
+  });
+
+  it("refuses a revision that skips, and changes nothing", async () => {
+    await using cluster = await Cluster.start(2);
+    await offer(cluster, [1, 1]);
+    await cluster.all("sync", { name: "s" });
+    const calls = await Promise.allSettled(
+      cluster.peers.map((peer) => peer.call("sync", { name: "s", revision: 5 })),
+    );
+    for (const call of calls) {
+      expect(call).toMatchObject({
+        status: "rejected",
+        reason: { details: { code: "ERR_PCCL_STATE_REVISION" } },
+      });
+    }
+    expect((await cluster.all<Synced>("sync", { name: "s", revision: 1 }))[0]?.revision).toBe(1);
+  });
+
+  it("refuses states of different layout", async () => {
+    await using cluster = await Cluster.start(2);
+    const [a, b] = cluster.peers;
+    await a?.call("state", { name: "s", salt: 1, count: 10 });
+    await b?.call("state", { name: "s", salt: 1, count: 11 });
+    const calls = await Promise.allSettled(cluster.peers.map((peer) => peer.call("sync", { name: "s" })));
+    for (const call of calls) {
+      expect(call).toMatchObject({
+        status: "rejected",
+        reason: { details: { code: "ERR_PCCL_STATE_MISMATCH" } },
+      });
+    }
+  });
+
+  it("goes on without a peer that dies before it offers", async () => {
+    await using cluster = await Cluster.start(3);
+    const [victim, ...survivors] = cluster.peers;
+    await offer(cluster, [1, 2, 2]);
+    const syncing = cluster.all<Synced>("sync", { name: "s" }, survivors);
+    await victim?.kill();
+    const results = await syncing;
+    expect(results.map(({ changedKeys }) => changedKeys)).toEqual([[], []]);
+  });
+
+  it("fails retryably when the source dies while serving, with the receiver's tensors unchanged", async () => {
+    await using cluster = await Cluster.start(3);
+    const [source, receiver, other] = cluster.peers;
+    // Only the source holds the revision; 400 MB take long enough to die in.
+    await source?.call("state", { name: "s", salt: 1, count: 100_000_000 });
+    await receiver?.call("state", { name: "s", salt: 2, count: 100_000_000 });
+    await other?.call("state", { name: "s", salt: 2, count: 100_000_000 });
+    const before = await receiver?.call("digest", { name: "s" });
+    const calls = [
+      source?.call("sync", { name: "s", strategy: "send-only" }),
+      receiver?.call<Synced>("sync", { name: "s", strategy: "receive-only" }),
+      other?.call<Synced>("sync", { name: "s", strategy: "receive-only" }),
+    ].map((call) =>
+      call?.then(
+        (value) => ({ value }),
+        (error: unknown) => ({ error }),
+      ),
+    );
+    await new Promise((resolve) => setTimeout(resolve, 150));
+    await source?.kill();
+    for (const call of calls.slice(1)) {
+      const outcome = (await call) as { error?: { details: { code: string; retryable: boolean } } };
+      expect(outcome.error?.details.retryable).toBe(true);
+    }
+    expect(await receiver?.call("digest", { name: "s" })).toBe(before);
+  }, 60_000);
+});
