@@ -1,0 +1,62 @@
+// The addon's entry: runs once in every environment (the main thread, each worker) that loads it.
+#include <napi.h>
+
+#include "node/arguments.h"
+#include "node/engine_object.h"
+#include "node/engine_registry.h"
+#include "node/errors.h"
+
+namespace pccl::node {
+
+namespace {
+
+// Raised when the surface in packages/bindings/src/addon.ts changes; load.ts has the same number.
+constexpr int abi_version = 1;
+
+Napi::Value create_engine(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return translate(env, [&]() -> Napi::Value {
+    const EngineOptions options = read_engine_options(info[0], "createEngine: options");
+    const Napi::Function on_events = read_function(info[1], "createEngine: onEvents");
+    std::shared_ptr<SharedEngine> shared = register_engine(Engine::create(options));
+    return EngineObject::create(env, Attachment::create(env, std::move(shared), Role::owner, on_events));
+  });
+}
+
+Napi::Value attach_engine(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return translate(env, [&]() -> Napi::Value {
+    const auto id = static_cast<std::uint32_t>(read_integer(info[0], "attachEngine: id", 1, UINT32_MAX));
+    const Napi::Function on_events = read_function(info[1], "attachEngine: onEvents");
+    std::shared_ptr<SharedEngine> shared = find_engine(id);
+    const std::string engine = "engine " + std::to_string(id);
+    if (shared == nullptr) {
+      throw_error(env, {ErrorCode::closed, "attachEngine: " + engine + " isn't open in this process.", std::nullopt});
+    }
+    if (shared->has_control.exchange(true)) {
+      throw_invalid(env, "attachEngine: " + engine + " already has a control side; close that one first.");
+    }
+    return EngineObject::create(env, Attachment::create(env, std::move(shared), Role::control, on_events));
+  });
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  auto* environment = new Environment;
+  environment->engine_class = Napi::Persistent(EngineObject::define(env));
+  env.SetInstanceData(environment);
+
+  Napi::Array codes = Napi::Array::New(env, error_code_count);
+  for (std::uint32_t i = 0; i < error_code_count; ++i) codes.Set(i, error_code_name(static_cast<ErrorCode>(i)));
+  exports.Set("abiVersion", Napi::Number::New(env, abi_version));
+  exports.Set("errorCodes", codes);
+  exports.Set("createEngine", Napi::Function::New<create_engine>(env, "createEngine"));
+  exports.Set("attachEngine", Napi::Function::New<attach_engine>(env, "attachEngine"));
+  return exports;
+}
+
+}  // namespace
+
+}  // namespace pccl::node
+
+static Napi::Object init_addon(Napi::Env env, Napi::Object exports) { return pccl::node::init(env, exports); }
+NODE_API_MODULE(pccl, init_addon)

@@ -1,0 +1,182 @@
+#include "node/arguments.h"
+
+#include <cmath>
+#include <limits>
+
+#include "node/errors.h"
+
+namespace pccl::node {
+
+namespace {
+
+// A value as a short word for a message; no conversion that could run the caller's code.
+std::string describe(Napi::Value value) {
+  switch (value.Type()) {
+    case napi_undefined:
+      return "undefined";
+    case napi_null:
+      return "null";
+    case napi_boolean:
+    case napi_number:
+      return value.ToString();
+    case napi_string:
+      return '"' + value.ToString().Utf8Value().substr(0, 80) + '"';
+    case napi_symbol:
+      return "a symbol";
+    case napi_bigint:
+      return "a bigint";
+    case napi_function:
+      return "a function";
+    default:
+      return value.IsArray() ? "an array" : "an object";
+  }
+}
+
+[[noreturn]] void throw_expected(Napi::Value value, const std::string& what, const std::string& expected) {
+  throw_invalid(value.Env(), what + " must be " + expected + ", got " + describe(value) + ".");
+}
+
+int hex_digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+constexpr std::uint64_t port_max = std::numeric_limits<std::uint16_t>::max();
+constexpr std::uint64_t u32_max = std::numeric_limits<std::uint32_t>::max();
+
+}  // namespace
+
+std::uint64_t read_integer(Napi::Value value, const std::string& what, std::uint64_t min, std::uint64_t max) {
+  const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : std::nan("");
+  if (!(number >= static_cast<double>(min) && number <= static_cast<double>(max) && std::trunc(number) == number)) {
+    throw_expected(value, what, "an integer from " + std::to_string(min) + " to " + std::to_string(max));
+  }
+  return static_cast<std::uint64_t>(number);
+}
+
+std::uint64_t read_tag(Napi::Value value, const std::string& what) {
+  if (!value.IsBigInt()) throw_expected(value, what, "a bigint");
+  bool is_lossless = false;
+  const std::uint64_t tag = value.As<Napi::BigInt>().Uint64Value(&is_lossless);
+  if (!is_lossless) throw_invalid(value.Env(), what + " must be a bigint from 0 to 2^64 - 1.");
+  return tag;
+}
+
+bool read_boolean(Napi::Value value, const std::string& what) {
+  if (!value.IsBoolean()) throw_expected(value, what, "a boolean");
+  return value.As<Napi::Boolean>();
+}
+
+std::string read_string(Napi::Value value, const std::string& what) {
+  if (!value.IsString()) throw_expected(value, what, "a string");
+  return value.As<Napi::String>();
+}
+
+Napi::Object read_object(Napi::Value value, const std::string& what) {
+  if (!value.IsObject()) throw_expected(value, what, "an object");
+  return value.As<Napi::Object>();
+}
+
+Napi::Array read_array(Napi::Value value, const std::string& what) {
+  if (!value.IsArray()) throw_expected(value, what, "an array");
+  return value.As<Napi::Array>();
+}
+
+Napi::Function read_function(Napi::Value value, const std::string& what) {
+  if (!value.IsFunction()) throw_expected(value, what, "a function");
+  return value.As<Napi::Function>();
+}
+
+ReduceOp read_reduce_op(Napi::Value value, const std::string& what) {
+  if (value.IsString()) {
+    const std::string name = value.As<Napi::String>();
+    if (name == "sum") return ReduceOp::sum;
+    if (name == "avg") return ReduceOp::avg;
+    if (name == "max") return ReduceOp::max;
+    if (name == "min") return ReduceOp::min;
+  }
+  throw_expected(value, what, "\"sum\", \"avg\", \"max\" or \"min\"");
+}
+
+Hash128 read_hash(Napi::Value value, const std::string& what) {
+  const std::string text = read_string(value, what);
+  Hash128 hash{};
+  bool is_hex = text.size() == 2 * hash.size();
+  for (std::size_t i = 0; is_hex && i < hash.size(); ++i) {
+    const int high = hex_digit(text[2 * i]);
+    const int low = hex_digit(text[2 * i + 1]);
+    is_hex = high >= 0 && low >= 0;
+    hash[i] = static_cast<std::uint8_t>(high << 4 | low);
+  }
+  if (!is_hex) throw_expected(value, what, "32 hex digits");
+  return hash;
+}
+
+std::string hash_text(const Hash128& hash) {
+  static constexpr char digits[] = "0123456789abcdef";
+  std::string text;
+  for (const std::uint8_t byte : hash) {
+    text += digits[byte >> 4];
+    text += digits[byte & 15];
+  }
+  return text;
+}
+
+Member read_member(Napi::Value value, const std::string& what) {
+  const Napi::Object object = read_object(value, what);
+  Member member;
+  member.id = read_integer(object.Get("peerId"), what + ".peerId", 0, safe_integer_max);
+  member.host = read_string(object.Get("host"), what + ".host");
+  member.port = static_cast<std::uint16_t>(read_integer(object.Get("port"), what + ".port", 1, port_max));
+  return member;
+}
+
+View read_view(Napi::Value value, const std::string& what) {
+  const Napi::Object object = read_object(value, what);
+  View view;
+  view.epoch = read_integer(object.Get("epoch"), what + ".epoch", 0, safe_integer_max);
+  view.self = read_integer(object.Get("peerId"), what + ".peerId", 0, safe_integer_max);
+  const Napi::Value key = object.Get("key");
+  if (!key.IsTypedArray() || key.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array ||
+      key.As<Napi::TypedArray>().ElementLength() != view.key.size()) {
+    throw_expected(key, what + ".key", "a Uint8Array of 16 bytes");
+  }
+  // Not Uint8Array::Data, which goes through an ArrayBuffer and fails for a SharedArrayBuffer.
+  const void* bytes = nullptr;
+  napi_get_typedarray_info(value.Env(), key, nullptr, nullptr, const_cast<void**>(&bytes), nullptr, nullptr);
+  std::copy_n(static_cast<const std::uint8_t*>(bytes), view.key.size(), view.key.begin());
+  const Napi::Array ring = read_array(object.Get("ring"), what + ".ring");
+  for (std::uint32_t i = 0; i < ring.Length(); ++i) {
+    view.ring.push_back(read_member(ring.Get(i), what + ".ring[" + std::to_string(i) + "]"));
+  }
+  view.world_size =
+      static_cast<std::uint32_t>(read_integer(object.Get("worldSize"), what + ".worldSize", 1, u32_max));
+  return view;
+}
+
+std::vector<Verdict> read_verdicts(Napi::Value value, const std::string& what) {
+  const Napi::Array array = read_array(value, what);
+  std::vector<Verdict> verdicts;
+  for (std::uint32_t i = 0; i < array.Length(); ++i) {
+    const std::string which = what + "[" + std::to_string(i) + "]";
+    const Napi::Object object = read_object(array.Get(i), which);
+    Verdict verdict;
+    verdict.tag = read_tag(object.Get("tag"), which + ".tag");
+    verdict.seq = static_cast<std::uint32_t>(read_integer(object.Get("seq"), which + ".seq", 0, u32_max));
+    verdict.commit = read_boolean(object.Get("commit"), which + ".commit");
+    verdicts.push_back(verdict);
+  }
+  return verdicts;
+}
+
+EngineOptions read_engine_options(Napi::Value value, const std::string& what) {
+  const Napi::Object object = read_object(value, what);
+  EngineOptions options;
+  options.host = read_string(object.Get("host"), what + ".host");
+  options.port = static_cast<std::uint16_t>(read_integer(object.Get("port"), what + ".port", 0, port_max));
+  return options;
+}
+
+}  // namespace pccl::node

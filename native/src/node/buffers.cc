@@ -1,0 +1,73 @@
+#include "node/buffers.h"
+
+#include "node/errors.h"
+
+namespace pccl::node {
+
+namespace {
+
+[[noreturn]] void throw_wrong_type(Napi::Value value, const std::string& what) {
+  std::string got = value.ToString();
+  if (value.IsObject()) got = value.As<Napi::Object>().Get("constructor").ToObject().Get("name").ToString();
+  throw_invalid(value.Env(),
+                what + " must be a Float32Array, Float64Array or Int32Array, got " + got.substr(0, 80) + ".");
+}
+
+// Both properties are inherited getters; a plain buffer answers false, and an older runtime undefined.
+bool can_change_size(Napi::Object buffer) {
+  return buffer.Get("resizable").ToBoolean() || buffer.Get("growable").ToBoolean();
+}
+
+}  // namespace
+
+Tensor read_tensor(Napi::Value value, const std::string& what) {
+  const Napi::Env env = value.Env();
+  if (!value.IsTypedArray()) throw_wrong_type(value, what);
+
+  napi_typedarray_type type{};
+  std::size_t length = 0;
+  void* data = nullptr;
+  napi_value buffer = nullptr;
+  if (napi_get_typedarray_info(env, value, &type, &length, &data, &buffer, nullptr) != napi_ok) {
+    throw Napi::Error::New(env);
+  }
+  Tensor tensor{data, length, 0, DType::f32};
+  switch (type) {
+    case napi_float32_array:
+      tensor.bytes = tensor.count * 4;
+      break;
+    case napi_float64_array:
+      tensor.dtype = DType::f64;
+      tensor.bytes = tensor.count * 8;
+      break;
+    case napi_int32_array:
+      tensor.dtype = DType::i32;
+      tensor.bytes = tensor.count * 4;
+      break;
+    default:
+      throw_wrong_type(value, what);
+  }
+
+  bool is_detached = false;
+  if (napi_is_detached_arraybuffer(env, buffer, &is_detached) == napi_ok && is_detached) {
+    throw_invalid(env, what + " has a detached buffer: it was transferred to another thread.");
+  }
+  if (can_change_size(Napi::Object(env, buffer))) {
+    throw_invalid(env, what + " has a resizable buffer, which could shrink while the op runs; use one of fixed length.");
+  }
+  return tensor;
+}
+
+const char* dtype_name(DType dtype) {
+  switch (dtype) {
+    case DType::f32:
+      return "f32";
+    case DType::f64:
+      return "f64";
+    case DType::i32:
+      return "i32";
+  }
+  return "unknown";
+}
+
+}  // namespace pccl::node

@@ -1,0 +1,264 @@
+#include "node/engine_object.h"
+
+#include <utility>
+
+#include "node/arguments.h"
+#include "node/errors.h"
+
+namespace pccl::node {
+
+namespace {
+
+Napi::Number number(Napi::Env env, std::uint64_t value) {
+  return Napi::Number::New(env, static_cast<double>(value));
+}
+
+const char* op_state_name(OpState state) {
+  switch (state) {
+    case OpState::not_done:
+      return "not-done";
+    case OpState::done:
+      return "done";
+    case OpState::committed:
+      return "committed";
+    case OpState::aborted:
+      return "aborted";
+  }
+  return "unknown";
+}
+
+std::string element(const char* list, std::uint32_t index) {
+  return std::string(list) + "[" + std::to_string(index) + "]";
+}
+
+}  // namespace
+
+Napi::Function EngineObject::define(Napi::Env env) {
+  return DefineClass(env, "Engine",
+                     {
+                         InstanceAccessor<&EngineObject::id>("id"),
+                         InstanceAccessor<&EngineObject::port>("port"),
+                         InstanceMethod<&EngineObject::view>("view"),
+                         InstanceMethod<&EngineObject::all_reduce>("allReduce"),
+                         InstanceMethod<&EngineObject::cancel>("cancel"),
+                         InstanceMethod<&EngineObject::export_state>("exportState"),
+                         InstanceMethod<&EngineObject::hashes>("hashes"),
+                         InstanceMethod<&EngineObject::release_state>("releaseState"),
+                         InstanceMethod<&EngineObject::fetch_state>("fetchState"),
+                         InstanceMethod<&EngineObject::prepare>("prepare"),
+                         InstanceMethod<&EngineObject::install>("install"),
+                         InstanceMethod<&EngineObject::close>("close"),
+                     });
+}
+
+Napi::Object EngineObject::create(Napi::Env env, std::shared_ptr<Attachment> attachment) {
+  return env.GetInstanceData<Environment>()->engine_class.New(
+      {Napi::External<std::shared_ptr<Attachment>>::New(env, &attachment)});
+}
+
+EngineObject::EngineObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<EngineObject>(info) {
+  if (!info[0].IsExternal()) throw_invalid(info.Env(), "Engine: use createEngine or attachEngine, not `new`.");
+  attachment_ = *info[0].As<Napi::External<std::shared_ptr<Attachment>>>().Data();
+  port_ = attachment_->engine().port();
+}
+
+Engine& EngineObject::open_engine(Napi::Env env, const char* call) const {
+  if (attachment_->is_closed()) {
+    throw_error(env, {ErrorCode::closed, std::string(call) + ": this engine was closed.", std::nullopt});
+  }
+  return attachment_->engine();
+}
+
+Engine& EngineObject::open_engine(Napi::Env env, const char* call, Role role) const {
+  if (attachment_->role() != role) {
+    // Ops end with the environment that owns their buffers, so only the side that ends the engine may start them.
+    throw_invalid(env, std::string(call) + (role == Role::control
+                                                ? ": only the control side may call it; attachEngine gives one."
+                                                : ": only the side that created the engine may call it."));
+  }
+  return open_engine(env, call);
+}
+
+Napi::Value EngineObject::id(const Napi::CallbackInfo& info) { return number(info.Env(), attachment_->engine_id()); }
+
+Napi::Value EngineObject::port(const Napi::CallbackInfo& info) { return number(info.Env(), port_); }
+
+Napi::Value EngineObject::view(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const Engine& engine = open_engine(env, "view");
+  return translate(env, [&]() -> Napi::Value {
+    const std::optional<InstalledView> view = engine.view();
+    if (!view) return env.Undefined();
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("epoch", number(env, view->epoch));
+    object.Set("peerId", number(env, view->self));
+    object.Set("rank", number(env, view->rank));
+    object.Set("groupSize", number(env, view->group_size));
+    object.Set("worldSize", number(env, view->world_size));
+    return object;
+  });
+}
+
+Napi::Value EngineObject::all_reduce(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Engine& engine = open_engine(env, "allReduce", Role::owner);
+  return translate(env, [&]() -> Napi::Value {
+    const Tensor send = read_tensor(info[0], "allReduce: send");
+    const Tensor recv = read_tensor(info[1], "allReduce: recv");
+    if (send.dtype != recv.dtype || send.count != recv.count) {
+      throw_invalid(env, std::string("allReduce: send and recv must have the same type and length, got ") +
+                             dtype_name(send.dtype) + "[" + std::to_string(send.count) + "] and " +
+                             dtype_name(recv.dtype) + "[" + std::to_string(recv.count) + "].");
+    }
+    AllReduce call;
+    call.send = send.data;
+    call.recv = recv.data;
+    call.count = send.count;
+    call.dtype = send.dtype;
+    call.op = read_reduce_op(info[2], "allReduce: op");
+    call.tag = read_tag(info[3], "allReduce: tag");
+    Lease lease;
+    lease.pin(info[0]);
+    lease.pin(info[1]);
+    const OpId id = engine.all_reduce(call, attachment_->op_callback());
+    attachment_->op_started(env, id, std::move(lease));
+    return number(env, id);
+  });
+}
+
+Napi::Value EngineObject::cancel(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Engine& engine = open_engine(env, "cancel", Role::owner);
+  return translate(env, [&]() -> Napi::Value {
+    return Napi::Boolean::New(env, engine.cancel(read_integer(info[0], "cancel: id", 0, safe_integer_max)));
+  });
+}
+
+Napi::Value EngineObject::export_state(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  open_engine(env, "exportState", Role::owner);
+  return translate(env, [&]() -> Napi::Value {
+    const Napi::Array array = read_array(info[0], "exportState: tensors");
+    // Names and arrays of all entries before the first pointer: reading a property can run the caller's code.
+    std::vector<std::string> names;
+    std::vector<Napi::Value> values;
+    for (std::uint32_t i = 0; i < array.Length(); ++i) {
+      const std::string which = element("exportState: tensors", i);
+      const Napi::Object object = read_object(array.Get(i), which);
+      names.push_back(read_string(object.Get("name"), which + ".name"));
+      values.push_back(object.Get("data"));
+    }
+    Lease lease;
+    std::vector<ExportTensor> tensors;
+    for (std::uint32_t i = 0; i < values.size(); ++i) {
+      const Tensor tensor = read_tensor(values[i], element("exportState: tensors", i) + ".data");
+      tensors.push_back({names[i], tensor.data, tensor.bytes});
+      lease.pin(values[i]);
+    }
+    Engine& engine = open_engine(env, "exportState", Role::owner);
+    const OpId id = engine.export_state(std::move(tensors), attachment_->op_callback());
+    attachment_->export_started(env, id, std::move(lease), std::move(names));
+    return number(env, id);
+  });
+}
+
+Napi::Value EngineObject::hashes(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const Engine& engine = open_engine(env, "hashes", Role::owner);
+  return translate(env, [&]() -> Napi::Value {
+    const OpId id = read_integer(info[0], "hashes: exportId", 0, safe_integer_max);
+    const std::vector<std::string>* names = attachment_->export_names(id);
+    if (names == nullptr) throw_invalid(env, "hashes: there is no export " + std::to_string(id) + ".");
+    const std::vector<Hash128> hashes = engine.hashes(id);
+    Napi::Array array = Napi::Array::New(env, hashes.size());
+    for (std::uint32_t i = 0; i < hashes.size(); ++i) {
+      Napi::Object object = Napi::Object::New(env);
+      object.Set("name", names->at(i));
+      object.Set("hash", hash_text(hashes[i]));
+      array.Set(i, object);
+    }
+    return array;
+  });
+}
+
+Napi::Value EngineObject::release_state(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Engine& engine = open_engine(env, "releaseState", Role::owner);
+  return translate(env, [&]() -> Napi::Value {
+    const OpId id = read_integer(info[0], "releaseState: exportId", 0, safe_integer_max);
+    const std::uint64_t served_bytes = engine.release_state(id);
+    attachment_->end_export(id);
+    return number(env, served_bytes);
+  });
+}
+
+Napi::Value EngineObject::fetch_state(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  open_engine(env, "fetchState", Role::owner);
+  return translate(env, [&]() -> Napi::Value {
+    const Member source = read_member(info[0], "fetchState: source");
+    const Napi::Array array = read_array(info[1], "fetchState: requests");
+    std::vector<FetchTensor> tensors;
+    std::vector<Napi::Value> values;
+    for (std::uint32_t i = 0; i < array.Length(); ++i) {
+      const std::string which = element("fetchState: requests", i);
+      const Napi::Object object = read_object(array.Get(i), which);
+      FetchTensor tensor;
+      tensor.name = read_string(object.Get("name"), which + ".name");
+      tensor.hash = read_hash(object.Get("hash"), which + ".hash");
+      tensors.push_back(std::move(tensor));
+      values.push_back(object.Get("into"));
+    }
+    Lease lease;
+    for (std::uint32_t i = 0; i < values.size(); ++i) {
+      const Tensor into = read_tensor(values[i], element("fetchState: requests", i) + ".into");
+      tensors[i].into = into.data;
+      tensors[i].bytes = into.bytes;
+      lease.pin(values[i]);
+    }
+    Engine& engine = open_engine(env, "fetchState", Role::owner);
+    const OpId id = engine.fetch_state(source, std::move(tensors), attachment_->op_callback());
+    attachment_->op_started(env, id, std::move(lease));
+    return number(env, id);
+  });
+}
+
+Napi::Value EngineObject::prepare(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  open_engine(env, "prepare", Role::control);
+  return translate(env, [&]() -> Napi::Value {
+    const View view = read_view(info[0], "prepare: view");
+    const auto timeout_ms = static_cast<std::uint32_t>(read_integer(info[1], "prepare: timeoutMs", 1, UINT32_MAX));
+    const std::vector<OpReport> reports = open_engine(env, "prepare", Role::control).prepare(view, timeout_ms);
+    Napi::Array array = Napi::Array::New(env, reports.size());
+    for (std::uint32_t i = 0; i < reports.size(); ++i) {
+      Napi::Object object = Napi::Object::New(env);
+      object.Set("tag", Napi::BigInt::New(env, reports[i].tag));
+      object.Set("seq", number(env, reports[i].seq));
+      object.Set("state", op_state_name(reports[i].state));
+      array.Set(i, object);
+    }
+    return array;
+  });
+}
+
+Napi::Value EngineObject::install(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  open_engine(env, "install", Role::control);
+  return translate(env, [&]() -> Napi::Value {
+    const Epoch epoch = read_integer(info[0], "install: epoch", 0, safe_integer_max);
+    const std::vector<Verdict> verdicts = read_verdicts(info[1], "install: verdicts");
+    open_engine(env, "install", Role::control).install(epoch, verdicts);
+    return env.Undefined();
+  });
+}
+
+Napi::Value EngineObject::close(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return translate(env, [&]() -> Napi::Value {
+    attachment_->close(env);
+    return env.Undefined();
+  });
+}
+
+}  // namespace pccl::node

@@ -1,0 +1,47 @@
+// The Engine of addon.ts: checks arguments, pins buffers, and hands each call to the native engine.
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+
+#include "node/attachment.h"
+
+namespace pccl::node {
+
+class EngineObject : public Napi::ObjectWrap<EngineObject> {
+ public:
+  // Per environment, once.
+  static Napi::Function define(Napi::Env env);
+  static Napi::Object create(Napi::Env env, std::shared_ptr<Attachment> attachment);
+
+  // For ObjectWrap. JavaScript can reach it through `engine.constructor`, and gets an error.
+  explicit EngineObject(const Napi::CallbackInfo& info);
+
+ private:
+  Napi::Value id(const Napi::CallbackInfo& info);
+  Napi::Value port(const Napi::CallbackInfo& info);
+  Napi::Value view(const Napi::CallbackInfo& info);
+  Napi::Value all_reduce(const Napi::CallbackInfo& info);
+  Napi::Value cancel(const Napi::CallbackInfo& info);
+  Napi::Value export_state(const Napi::CallbackInfo& info);
+  Napi::Value hashes(const Napi::CallbackInfo& info);
+  Napi::Value release_state(const Napi::CallbackInfo& info);
+  Napi::Value fetch_state(const Napi::CallbackInfo& info);
+  Napi::Value prepare(const Napi::CallbackInfo& info);
+  Napi::Value install(const Napi::CallbackInfo& info);
+  Napi::Value close(const Napi::CallbackInfo& info);
+
+  Engine& open_engine(Napi::Env env, const char* call) const;
+  Engine& open_engine(Napi::Env env, const char* call, Role role) const;
+
+  std::shared_ptr<Attachment> attachment_;
+  std::uint16_t port_ = 0;
+};
+
+// What one environment that loaded the addon owns.
+struct Environment {
+  Napi::FunctionReference engine_class;
+};
+
+}  // namespace pccl::node

@@ -1,0 +1,84 @@
+#include "node/event_queue.h"
+
+#include <utility>
+
+#include "node/errors.h"
+
+namespace pccl::node {
+
+namespace {
+
+Napi::Number number(Napi::Env env, std::uint64_t value) {
+  return Napi::Number::New(env, static_cast<double>(value));
+}
+
+struct ToObject {
+  Napi::Env env;
+
+  Napi::Object operator()(const OpEnded& event) const {
+    Napi::Object object = Napi::Object::New(env);
+    if (event.result.error) {
+      object.Set("type", "op-failed");
+      object.Set("id", number(env, event.id));
+      object.Set("error", error_object(env, *event.result.error));
+      return object;
+    }
+    object.Set("type", "op-done");
+    object.Set("id", number(env, event.id));
+    object.Set("worldSize", number(env, event.result.world_size));
+    object.Set("txBytes", number(env, event.result.tx_bytes));
+    object.Set("rxBytes", number(env, event.result.rx_bytes));
+    object.Set("seconds", Napi::Number::New(env, event.result.seconds));
+    return object;
+  }
+
+  Napi::Object operator()(const Prepared& event) const {
+    Napi::Array failures = Napi::Array::New(env, event.failures.size());
+    for (std::uint32_t i = 0; i < event.failures.size(); ++i) {
+      Napi::Object failure = Napi::Object::New(env);
+      failure.Set("peerId", number(env, event.failures[i].peer));
+      failure.Set("reason", event.failures[i].reason);
+      failures.Set(i, failure);
+    }
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("type", "prepared");
+    object.Set("epoch", number(env, event.epoch));
+    object.Set("failures", failures);
+    return object;
+  }
+
+  Napi::Object operator()(const LinkLost& event) const {
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("type", "link-lost");
+    object.Set("epoch", number(env, event.epoch));
+    object.Set("peerId", number(env, event.peer));
+    object.Set("reason", event.reason);
+    return object;
+  }
+};
+
+}  // namespace
+
+Napi::Object event_object(Napi::Env env, const Event& event) { return std::visit(ToObject{env}, event); }
+
+void EventQueue::post(Event event) {
+  std::lock_guard lock(mutex_);
+  if (is_shut_) return;
+  events_.push_back(std::move(event));
+  // The lock is held across the call so that shut() can't release the function in between. The call itself only
+  // queues and signals. It fails only once the environment is being torn down; then nobody is left to wake.
+  if (events_.size() == 1) wakeup_.NonBlockingCall();
+}
+
+std::vector<Event> EventQueue::take() {
+  std::lock_guard lock(mutex_);
+  return std::exchange(events_, {});
+}
+
+void EventQueue::shut() {
+  std::lock_guard lock(mutex_);
+  is_shut_ = true;
+  events_.clear();
+}
+
+}  // namespace pccl::node
