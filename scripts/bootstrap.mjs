@@ -5,7 +5,7 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { ROOT, compilerCache, onPath, run, secondsSince } from "./lib/command.mjs";
+import { ROOT, onPath, run, secondsSince } from "./lib/command.mjs";
 import { withLock } from "./lib/lock.mjs";
 import { unlessUnchanged } from "./lib/stamp.mjs";
 import { installPackages, missingPackages } from "./lib/system-packages.mjs";
@@ -43,12 +43,9 @@ async function report(what, action) {
   process.stderr.write(`${secondsSince(started)}\n`);
 }
 
-/**
- * @param {readonly [string, ...string[]]} argv
- * @param {NodeJS.ProcessEnv} [env]
- */
-async function mustRun(argv, env = {}) {
-  const { code, output } = await run(argv, { env });
+/** @param {readonly [string, ...string[]]} argv */
+async function mustRun(argv) {
+  const { code, output } = await run(argv);
   if (code === 0) return;
   const lines = output.trimEnd().split("\n");
   const shown = lines.slice(-OUTPUT_LINES_MAX);
@@ -68,7 +65,7 @@ async function pnpm(...args) {
     const fits = code === 0 && /^(10|12)\./.test(output.trim().split("\n").at(-1) ?? "");
     pnpmPrefix = fits ? ["pnpm"] : ["npx", "--yes", `pnpm@${PNPM_VERSION}`];
   }
-  await mustRun([...pnpmPrefix, ...args], compilerCache());
+  await mustRun([...pnpmPrefix, ...args]);
 }
 
 /** The package.json files of the workspace that pnpm-workspace.yaml describes. */

@@ -77,13 +77,6 @@ export function onPath(program) {
   });
 }
 
-/** Compiles through ccache where there is one: the addon and the native tests share most of their objects. */
-export function compilerCache() {
-  return onPath("ccache")
-    ? { CMAKE_C_COMPILER_LAUNCHER: "ccache", CMAKE_CXX_COMPILER_LAUNCHER: "ccache" }
-    : {};
-}
-
 /** @param {number} startedMs @returns {string} */
 export function secondsSince(startedMs) {
   return `${((performance.now() - startedMs) / 1000).toFixed(1)} s`;
