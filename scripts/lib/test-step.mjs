@@ -111,7 +111,11 @@ async function vitest() {
   try {
     const { code } = await run(
       ["node_modules/.bin/vitest", "run", "--reporter=default", "--reporter=./scripts/lib/vitest-counts.mjs"],
-      { env: { [COUNTS_FILE_VARIABLE]: file }, echo: true },
+      // vitest sees a pipe, whatever this process writes to.
+      {
+        env: { [COUNTS_FILE_VARIABLE]: file, [process.stdout.isTTY ? "FORCE_COLOR" : "NO_COLOR"]: "1" },
+        echo: true,
+      },
     );
     const counts = /** @type {TestCounts} */ (JSON.parse(readFileSync(file, "utf8")));
     if (code !== 0 && counts.failed === 0) counts.failed = 1;
