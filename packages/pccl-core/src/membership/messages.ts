@@ -106,5 +106,10 @@ export type CoordinatorMessage =
       readonly fetches: readonly SyncFetch[];
     }
   | { readonly kind: "sync-complete"; readonly requestId: number; readonly revision: number }
-  | { readonly kind: "call-failed"; readonly requestId: number; readonly code: string; readonly message: string }
+  | {
+      readonly kind: "call-failed";
+      readonly requestId: number;
+      readonly code: string;
+      readonly message: string;
+    }
   | { readonly kind: "removed"; readonly reason: string };

@@ -2,7 +2,13 @@
  * What the main thread's Communicator and the control session's worker thread say to each other.
  * The session holds the gRPC stream and drives the native engine's views; the Communicator holds the promises.
  */
-import type { Member, StateEntry, SyncFetch, SyncStrategy } from "../membership/messages.js";
+export type {
+  SessionError,
+  SessionNotice,
+  SessionReplies,
+  SessionRequest,
+  SyncPlanReply,
+} from "../membership/session-protocol.js";
 
 export interface SessionWorkerData {
   readonly engineId: number;
@@ -14,54 +20,3 @@ export interface SessionWorkerData {
   /** How long to keep trying to reach the coordinator. */
   readonly connectTimeoutMs: number;
 }
-
-/** Each request gets exactly one reply with its id. */
-export type SessionRequest =
-  | { readonly id: number; readonly kind: "has-pending-peers" }
-  | { readonly id: number; readonly kind: "update-topology" }
-  | {
-      readonly id: number;
-      readonly kind: "sync-offer";
-      readonly revision: number;
-      readonly strategy: SyncStrategy;
-      readonly entries: readonly StateEntry[];
-    }
-  /** Says how the fetches of the plan went; the reply comes when the whole group is through. */
-  | { readonly id: number; readonly kind: "sync-done"; readonly ok: boolean; readonly reason: string }
-  /** Tells the coordinator goodbye and ends the worker's stream; the worker exits after the reply. */
-  | { readonly id: number; readonly kind: "leave" };
-
-export interface SyncPlanReply {
-  readonly revision: number;
-  readonly source: Member | undefined;
-  readonly fetches: readonly SyncFetch[];
-}
-
-/** Value of a successful reply, by the request's kind. */
-export interface SessionReplies {
-  "has-pending-peers": boolean;
-  /** Whether a new view was installed by this call. */
-  "update-topology": boolean;
-  "sync-offer": SyncPlanReply;
-  /** The revision that the group now has. */
-  "sync-done": number;
-  leave: undefined;
-}
-
-export interface SessionError {
-  readonly code: string;
-  readonly message: string;
-  readonly peerId?: number | undefined;
-}
-
-export type SessionNotice =
-  | { readonly kind: "reply"; readonly id: number; readonly value: SessionReplies[keyof SessionReplies] }
-  | { readonly kind: "reply"; readonly id: number; readonly error: SessionError }
-  /** Registered with the coordinator, waiting for the members' consent. */
-  | { readonly kind: "pending"; readonly peerId: number }
-  /** The first view that holds this peer is installed. */
-  | { readonly kind: "admitted"; readonly peerId: number }
-  /** A later view is installed. */
-  | { readonly kind: "installed"; readonly epoch: number }
-  /** The session is over (coordinator lost, removed, refused); open requests are failed with the same error. */
-  | { readonly kind: "ended"; readonly error: SessionError };

@@ -1,0 +1,7 @@
+export type { CoordinatorLog } from "../membership/state.js";
+export {
+  Coordinator,
+  type CoordinatorLogger,
+  type CoordinatorOptions,
+  type PeerSnapshot,
+} from "./server.js";

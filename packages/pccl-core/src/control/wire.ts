@@ -1,0 +1,439 @@
+/**
+ * Between proto/pccl/v1/membership.proto and the domain's messages. What comes from the network is checked here,
+ * field by field, so that nothing behind this file sees a number out of range; the domain never sees gRPC.
+ */
+import { GROUP_MAX, PEERS_MAX, STATE_NAME_BYTES_MAX, STATE_TENSORS_MAX } from "../base/limits.js";
+import type {
+  CoordinatorMessage,
+  Endpoint,
+  LinkFailure,
+  Member,
+  OpReport,
+  OpState,
+  OpVerdict,
+  PeerMessage,
+  Ring,
+  StateEntry,
+  SyncFetch,
+  SyncStrategy,
+  View,
+} from "../membership/messages.js";
+import type {
+  CoordinatorMessage as WireCoordinatorMessage,
+  CoordinatorMessage__Output as WireCoordinatorOutput,
+} from "./generated/pccl/v1/CoordinatorMessage.js";
+import type { Endpoint as WireEndpoint, Endpoint__Output } from "./generated/pccl/v1/Endpoint.js";
+import type { LinkFailure__Output } from "./generated/pccl/v1/LinkFailure.js";
+import type { Member as WireMember, Member__Output } from "./generated/pccl/v1/Member.js";
+import type { OpReport__Output } from "./generated/pccl/v1/OpReport.js";
+import type { OpVerdict__Output } from "./generated/pccl/v1/OpVerdict.js";
+import type {
+  PeerMessage as WirePeerMessage,
+  PeerMessage__Output as WirePeerOutput,
+} from "./generated/pccl/v1/PeerMessage.js";
+import type { Ring__Output } from "./generated/pccl/v1/Ring.js";
+import type { StateEntry__Output } from "./generated/pccl/v1/StateEntry.js";
+import type { SyncFetch__Output } from "./generated/pccl/v1/SyncFetch.js";
+import type { View__Output } from "./generated/pccl/v1/View.js";
+
+/** A message that breaks the contract; the stream that it came on is ended, nobody else is disturbed. */
+export class WireError extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = "WireError";
+  }
+}
+
+const KEY_BYTES = 16;
+const HASH_BYTES = 16;
+const HOST_CHARACTERS_MAX = 255;
+const UINT32_MAX = 2 ** 32 - 1;
+/** Texts that go into messages of errors and logs; longer ones are cut, for they come from other systems. */
+const TEXT_CHARACTERS_MAX = 1_000;
+
+const OP_STATES = {
+  OP_STATE_NOT_DONE: "not-done",
+  OP_STATE_DONE: "done",
+  OP_STATE_COMMITTED: "committed",
+  OP_STATE_ABORTED: "aborted",
+} as const satisfies Record<string, OpState>;
+
+const STRATEGIES = {
+  SYNC_STRATEGY_ENFORCE_POPULAR: "enforce-popular",
+  SYNC_STRATEGY_RECEIVE_ONLY: "receive-only",
+  SYNC_STRATEGY_SEND_ONLY: "send-only",
+} as const satisfies Record<string, SyncStrategy>;
+
+/** The key of `names` that stands for `value`. */
+function nameOf<T extends Record<string, string>>(names: T, value: T[keyof T]): keyof T {
+  for (const name in names) if (names[name] === value) return name;
+  throw new WireError(`no wire name for ${value}`);
+}
+
+function enumOf<T extends Record<string, string>>(field: string, names: T, value: unknown): T[keyof T] {
+  if (typeof value === "string" && Object.hasOwn(names, value)) return names[value] as T[keyof T];
+  throw new WireError(`${field}: unknown value ${String(value)}`);
+}
+
+/** An integer that a double holds exactly, in [min, max]. */
+function integer(field: string, value: string | number, min: number, max = Number.MAX_SAFE_INTEGER): number {
+  const number = Number(value);
+  if (!Number.isSafeInteger(number) || number < min || number > max) {
+    throw new WireError(`${field}: ${value} is not an integer from ${min} to ${max}`);
+  }
+  return number;
+}
+
+/** Protobuf leaves out what has its default, so a message field that must be there is checked here. */
+function present<T>(field: string, value: T | null | undefined): T {
+  if (value === null || value === undefined) throw new WireError(`${field} is missing`);
+  return value;
+}
+
+function atMost<T>(field: string, list: readonly T[], max: number): readonly T[] {
+  if (list.length > max) throw new WireError(`${field}: ${list.length} entries, at most ${max} are allowed`);
+  return list;
+}
+
+function shortText(text: string): string {
+  return text.length > TEXT_CHARACTERS_MAX ? `${text.slice(0, TEXT_CHARACTERS_MAX)}…` : text;
+}
+
+function bytesOf(field: string, value: Uint8Array, length: number): Uint8Array {
+  if (value.length !== length) throw new WireError(`${field}: ${value.length} bytes, expected ${length}`);
+  // A plain copy: protobuf's Buffer is a window on the whole message, and would keep all of it alive.
+  return Uint8Array.from(value);
+}
+
+function hashToHex(field: string, value: Uint8Array): string {
+  return Buffer.from(bytesOf(field, value, HASH_BYTES)).toString("hex");
+}
+
+function hexToHash(hash: string): Buffer {
+  return Buffer.from(hash, "hex");
+}
+
+function endpointFromWire(field: string, wire: Endpoint__Output | null, hostRequired: boolean): Endpoint {
+  const { host, port } = present(field, wire);
+  if (host.length > HOST_CHARACTERS_MAX || /[\s/[\]]/.test(host) || (hostRequired && host === "")) {
+    throw new WireError(`${field}: ${JSON.stringify(host.slice(0, 80))} is not a host`);
+  }
+  return { host, port: integer(`${field}.port`, port, 1, 65_535) };
+}
+
+function memberFromWire(field: string, wire: Member__Output): Member {
+  return {
+    peerId: integer(`${field}.peer_id`, wire.peerId, 1),
+    group: integer(`${field}.group`, wire.group, 0, GROUP_MAX),
+    endpoint: endpointFromWire(`${field}.endpoint`, wire.endpoint, true),
+  };
+}
+
+function memberToWire({ peerId, group, endpoint }: Member): WireMember {
+  return { peerId, group, endpoint: endpoint satisfies WireEndpoint };
+}
+
+function viewFromWire(wire: View__Output): View {
+  return {
+    epoch: integer("view.epoch", wire.epoch, 1),
+    members: atMost("view.members", wire.members, PEERS_MAX).map((member: Member__Output) =>
+      memberFromWire("view.members", member),
+    ),
+    rings: atMost("view.rings", wire.rings, PEERS_MAX).map(
+      (ring: Ring__Output): Ring => ({
+        group: integer("view.rings.group", ring.group, 0, GROUP_MAX),
+        peerIds: atMost("view.rings.peer_ids", ring.peerIds, PEERS_MAX).map((id: string) =>
+          integer("view.rings.peer_ids", id, 1),
+        ),
+      }),
+    ),
+    key: bytesOf("view.key", wire.key, KEY_BYTES),
+  };
+}
+
+function reportFromWire(wire: OpReport__Output): OpReport {
+  return {
+    epoch: integer("ops.epoch", wire.epoch, 1),
+    tag: BigInt(wire.tag),
+    seq: integer("ops.seq", wire.seq, 0, UINT32_MAX),
+    state: enumOf("ops.state", OP_STATES, wire.state),
+  };
+}
+
+function verdictFromWire(wire: OpVerdict__Output): OpVerdict {
+  return {
+    epoch: integer("verdicts.epoch", wire.epoch, 1),
+    tag: BigInt(wire.tag),
+    seq: integer("verdicts.seq", wire.seq, 0, UINT32_MAX),
+    commit: wire.commit,
+  };
+}
+
+function failureFromWire(wire: LinkFailure__Output): LinkFailure {
+  return { peerId: integer("failures.peer_id", wire.peerId, 1), reason: shortText(wire.reason) };
+}
+
+function entriesFromWire(wire: readonly StateEntry__Output[]): StateEntry[] {
+  const names = new Set<string>();
+  return atMost("entries", wire, STATE_TENSORS_MAX).map((entry) => {
+    if (entry.name === "" || Buffer.byteLength(entry.name) > STATE_NAME_BYTES_MAX) {
+      throw new WireError(`entries.name: must have 1 to ${STATE_NAME_BYTES_MAX} bytes`);
+    }
+    if (names.has(entry.name))
+      throw new WireError(`entries.name: ${JSON.stringify(entry.name)} occurs twice`);
+    names.add(entry.name);
+    if (!/^[a-z0-9]{1,16}$/.test(entry.dtype)) throw new WireError("entries.dtype: not the name of a type");
+    return {
+      name: entry.name,
+      dtype: entry.dtype,
+      count: integer("entries.count", entry.count, 0),
+      hash: hashToHex("entries.hash", entry.hash),
+    };
+  });
+}
+
+/** What a peer sent. Throws WireError. */
+export function peerMessageFromWire(wire: WirePeerOutput): PeerMessage {
+  switch (wire.message) {
+    case "register": {
+      const register = present("register", wire.register);
+      return {
+        kind: "register",
+        protocolVersion: register.protocolVersion,
+        group: integer("register.group", register.group, 0, GROUP_MAX),
+        endpoint: endpointFromWire("register.endpoint", register.endpoint, false),
+      };
+    }
+    case "heartbeat":
+      return { kind: "heartbeat" };
+    case "ready": {
+      const ready = present("ready", wire.ready);
+      return {
+        kind: "ready",
+        epoch: integer("ready.epoch", ready.epoch, 1),
+        failures: atMost("ready.failures", ready.failures, PEERS_MAX).map(failureFromWire),
+        ops: ready.ops.map(reportFromWire),
+      };
+    }
+    case "linkLost": {
+      const lost = present("link_lost", wire.linkLost);
+      return {
+        kind: "link-lost",
+        epoch: integer("link_lost.epoch", lost.epoch, 1),
+        peerId: integer("link_lost.peer_id", lost.peerId, 1),
+        reason: shortText(lost.reason),
+      };
+    }
+    case "pendingVote":
+      return { kind: "pending-vote", requestId: present("pending_vote", wire.pendingVote).requestId };
+    case "topologyVote":
+      return { kind: "topology-vote", requestId: present("topology_vote", wire.topologyVote).requestId };
+    case "syncOffer": {
+      const offer = present("sync_offer", wire.syncOffer);
+      return {
+        kind: "sync-offer",
+        requestId: offer.requestId,
+        revision: integer("sync_offer.revision", offer.revision, 0),
+        strategy: enumOf("sync_offer.strategy", STRATEGIES, offer.strategy),
+        entries: entriesFromWire(offer.entries),
+      };
+    }
+    case "syncDone": {
+      const done = present("sync_done", wire.syncDone);
+      return { kind: "sync-done", requestId: done.requestId, ok: done.ok, reason: shortText(done.reason) };
+    }
+    case "leave":
+      return { kind: "leave" };
+    default:
+      throw new WireError("a message of an unknown kind");
+  }
+}
+
+export function peerMessageToWire(message: PeerMessage): WirePeerMessage {
+  switch (message.kind) {
+    case "register": {
+      const { protocolVersion, group, endpoint } = message;
+      return { register: { protocolVersion, group, endpoint } };
+    }
+    case "heartbeat":
+      return { heartbeat: {} };
+    case "ready":
+      return {
+        ready: {
+          epoch: message.epoch,
+          failures: [...message.failures],
+          ops: message.ops.map(({ epoch, tag, seq, state }) => ({
+            epoch,
+            tag: tag.toString(),
+            seq,
+            state: nameOf(OP_STATES, state),
+          })),
+        },
+      };
+    case "link-lost": {
+      const { epoch, peerId, reason } = message;
+      return { linkLost: { epoch, peerId, reason } };
+    }
+    case "pending-vote":
+      return { pendingVote: { requestId: message.requestId } };
+    case "topology-vote":
+      return { topologyVote: { requestId: message.requestId } };
+    case "sync-offer":
+      return {
+        syncOffer: {
+          requestId: message.requestId,
+          revision: message.revision,
+          strategy: nameOf(STRATEGIES, message.strategy),
+          entries: message.entries.map(({ name, dtype, count, hash }) => ({
+            name,
+            dtype,
+            count,
+            hash: hexToHash(hash),
+          })),
+        },
+      };
+    case "sync-done": {
+      const { requestId, ok, reason } = message;
+      return { syncDone: { requestId, ok, reason } };
+    }
+    case "leave":
+      return { leave: {} };
+  }
+}
+
+/** What the coordinator sent. Throws WireError. */
+export function coordinatorMessageFromWire(wire: WireCoordinatorOutput): CoordinatorMessage {
+  switch (wire.message) {
+    case "registered": {
+      const registered = present("registered", wire.registered);
+      return {
+        kind: "registered",
+        peerId: integer("registered.peer_id", registered.peerId, 1),
+        leaseMs: integer("registered.lease_ms", registered.leaseMs, 1),
+      };
+    }
+    case "rejected": {
+      const rejected = present("rejected", wire.rejected);
+      return { kind: "rejected", code: rejected.code, message: rejected.message };
+    }
+    case "heartbeat":
+      return { kind: "heartbeat" };
+    case "prepare":
+      return { kind: "prepare", view: viewFromWire(present("view", present("prepare", wire.prepare).view)) };
+    case "install": {
+      const install = present("install", wire.install);
+      return {
+        kind: "install",
+        epoch: integer("install.epoch", install.epoch, 1),
+        verdicts: install.verdicts.map(verdictFromWire),
+      };
+    }
+    case "pendingAnswer": {
+      const { requestId, pending } = present("pending_answer", wire.pendingAnswer);
+      return { kind: "pending-answer", requestId, pending };
+    }
+    case "topologyAnswer": {
+      const { requestId, changed } = present("topology_answer", wire.topologyAnswer);
+      return { kind: "topology-answer", requestId, changed };
+    }
+    case "syncPlan": {
+      const plan = present("sync_plan", wire.syncPlan);
+      return {
+        kind: "sync-plan",
+        requestId: plan.requestId,
+        revision: integer("sync_plan.revision", plan.revision, 0),
+        source:
+          plan.source === null || plan.source === undefined
+            ? undefined
+            : memberFromWire("sync_plan.source", plan.source),
+        fetches: plan.fetches.map(
+          (fetch: SyncFetch__Output): SyncFetch => ({
+            name: fetch.name,
+            hash: hashToHex("sync_plan.fetches.hash", fetch.hash),
+          }),
+        ),
+      };
+    }
+    case "syncComplete": {
+      const complete = present("sync_complete", wire.syncComplete);
+      return {
+        kind: "sync-complete",
+        requestId: complete.requestId,
+        revision: integer("sync_complete.revision", complete.revision, 0),
+      };
+    }
+    case "callFailed": {
+      const { requestId, code, message } = present("call_failed", wire.callFailed);
+      return { kind: "call-failed", requestId, code, message };
+    }
+    case "removed":
+      return { kind: "removed", reason: present("removed", wire.removed).reason };
+    default:
+      throw new WireError("a message of an unknown kind");
+  }
+}
+
+export function coordinatorMessageToWire(message: CoordinatorMessage): WireCoordinatorMessage {
+  switch (message.kind) {
+    case "registered": {
+      const { peerId, leaseMs } = message;
+      return { registered: { peerId, leaseMs } };
+    }
+    case "rejected":
+      return { rejected: { code: message.code, message: message.message } };
+    case "heartbeat":
+      return { heartbeat: {} };
+    case "prepare": {
+      const { epoch, members, rings, key } = message.view;
+      return {
+        prepare: {
+          view: {
+            epoch,
+            members: members.map(memberToWire),
+            rings: rings.map(({ group, peerIds }) => ({ group, peerIds: [...peerIds] })),
+            key,
+          },
+        },
+      };
+    }
+    case "install":
+      return {
+        install: {
+          epoch: message.epoch,
+          verdicts: message.verdicts.map(({ epoch, tag, seq, commit }) => ({
+            epoch,
+            tag: tag.toString(),
+            seq,
+            commit,
+          })),
+        },
+      };
+    case "pending-answer": {
+      const { requestId, pending } = message;
+      return { pendingAnswer: { requestId, pending } };
+    }
+    case "topology-answer": {
+      const { requestId, changed } = message;
+      return { topologyAnswer: { requestId, changed } };
+    }
+    case "sync-plan":
+      return {
+        syncPlan: {
+          requestId: message.requestId,
+          revision: message.revision,
+          source: message.source === undefined ? null : memberToWire(message.source),
+          fetches: message.fetches.map(({ name, hash }) => ({ name, hash: hexToHash(hash) })),
+        },
+      };
+    case "sync-complete": {
+      const { requestId, revision } = message;
+      return { syncComplete: { requestId, revision } };
+    }
+    case "call-failed": {
+      const { requestId, code, message: text } = message;
+      return { callFailed: { requestId, code, message: text } };
+    }
+    case "removed":
+      return { removed: { reason: message.reason } };
+  }
+}

@@ -1,0 +1,262 @@
+/** The coordinator's server and the peer's client over real gRPC on loopback, with peers that misbehave. */
+import { once } from "node:events";
+import { createServer, connect as tcpConnect } from "node:net";
+import { credentials, Metadata } from "@grpc/grpc-js";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { PROTOCOL_VERSION } from "../../src/base/limits.js";
+import { Coordinator, type CoordinatorLog } from "../../src/control/index.js";
+import { membershipService } from "../../src/control/service.js";
+import { RawPeer } from "./raw-peer.js";
+
+let coordinator: Coordinator;
+let logs: CoordinatorLog[];
+let peers: RawPeer[];
+
+async function start(options: { leaseMs?: number; minPeers?: number } = {}): Promise<void> {
+  const logger = {
+    info: (fields: object) => void logs.push(fields as CoordinatorLog),
+    warn: (fields: object) => void logs.push(fields as CoordinatorLog),
+  };
+  coordinator = await Coordinator.start({ listen: "127.0.0.1:0", leaseMs: 60_000, logger, ...options });
+}
+
+async function peer(): Promise<RawPeer> {
+  const raw = new RawPeer(coordinator.address);
+  peers.push(raw);
+  await raw.until(() => raw.connected);
+  return raw;
+}
+
+async function admitted(): Promise<RawPeer> {
+  const raw = await peer();
+  raw.register();
+  await raw.expect("registered");
+  await raw.install();
+  return raw;
+}
+
+async function logged(event: CoordinatorLog["event"]): Promise<CoordinatorLog> {
+  for (;;) {
+    const entry = logs.find((candidate) => candidate.event === event);
+    if (entry !== undefined) return entry;
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+beforeEach(() => {
+  logs = [];
+  peers = [];
+});
+
+afterEach(async () => {
+  for (const raw of peers) raw.close();
+  await coordinator?.close();
+});
+
+describe("Coordinator", () => {
+  it("admits the first peer, and the second with the first one's vote", async () => {
+    await start();
+    const first = await admitted();
+    const second = await peer();
+    second.register();
+    expect((await second.expect("registered")).peerId).toBe(2);
+    first.send({ kind: "pending-vote", requestId: 7 });
+    expect(await first.expect("pending-answer")).toMatchObject({ requestId: 7, pending: true });
+    first.send({ kind: "topology-vote", requestId: 8 });
+    const [epoch] = await Promise.all([first.install(), second.install()]);
+    expect(await first.expect("topology-answer")).toMatchObject({ requestId: 8, changed: true });
+    expect(coordinator.epoch).toBe(epoch);
+    expect(coordinator.worldSize).toBe(2);
+    expect(coordinator.peers().map(({ peerId, phase }) => [peerId, phase])).toEqual([
+      [1, "admitted"],
+      [2, "admitted"],
+    ]);
+  });
+
+  it("fills in the address that it sees for a peer that advertises no host", async () => {
+    await start();
+    const raw = await peer();
+    raw.register(0, 4_242, "");
+    await raw.expect("registered");
+    const { view } = await raw.expect("prepare");
+    expect(view.members).toEqual([{ peerId: 1, group: 0, endpoint: { host: "127.0.0.1", port: 4_242 } }]);
+    expect(view.key).toHaveLength(16);
+  });
+
+  it("refuses another protocol version and names both", async () => {
+    await start();
+    const raw = await peer();
+    raw.send({
+      kind: "register",
+      protocolVersion: PROTOCOL_VERSION + 1,
+      group: 0,
+      endpoint: { host: "", port: 1 },
+    });
+    const rejected = await raw.expect("rejected");
+    expect(rejected.code).toBe("ERR_PCCL_VERSION_MISMATCH");
+    expect(rejected.message).toContain(`version ${PROTOCOL_VERSION + 1}`);
+    expect(rejected.message).toContain(`coordinator ${PROTOCOL_VERSION}.`);
+    await raw.until(() => raw.disconnected !== undefined);
+    expect(coordinator.peers()).toEqual([]);
+  });
+
+  it("ends a stream with a message out of range, saying why, and nobody else's", async () => {
+    await start();
+    const good = await admitted();
+    const bad = await peer();
+    bad.send({
+      kind: "register",
+      protocolVersion: PROTOCOL_VERSION,
+      group: 0,
+      endpoint: { host: "x", port: 0 },
+    });
+    const rejected = await bad.expect("rejected");
+    expect(rejected.message).toContain("register.endpoint.port");
+    const late = await peer();
+    late.register();
+    await late.expect("registered");
+    late.send({ kind: "link-lost", epoch: 0, peerId: 1, reason: "" });
+    expect((await late.expect("removed")).reason).toContain("link_lost.epoch");
+    good.send({ kind: "pending-vote", requestId: 1 });
+    expect(await good.expect("pending-answer")).toMatchObject({ pending: false });
+  });
+
+  it("survives bytes that are no protobuf, no gRPC, no HTTP, and connections that say nothing", async () => {
+    await start();
+    const good = await admitted();
+    // Not protobuf: an invalid wire type, straight through gRPC's framing.
+    const client = new membershipService(coordinator.address, credentials.createInsecure());
+    const attend = membershipService.service.Attend;
+    const garbage = client.makeBidiStreamRequest(
+      attend.path,
+      () => Buffer.from([0xff, 0xff, 0xff, 0xff, 0x07]),
+      attend.responseDeserialize,
+      new Metadata(),
+    );
+    garbage.on("error", () => {});
+    const ended = new Promise((resolve) => garbage.on("status", resolve));
+    garbage.write({});
+    await ended;
+    client.close();
+    const sockets = [Buffer.alloc(0), Buffer.from("GET / HTTP/1.1\r\n\r\n"), Buffer.alloc(4_096, 0xa5)].map(
+      (bytes) => {
+        const socket = tcpConnect(coordinator.port, "127.0.0.1");
+        socket.on("error", () => {});
+        socket.write(bytes);
+        return socket;
+      },
+    );
+    await Promise.all(sockets.map((socket) => once(socket, "connect")));
+    good.send({ kind: "pending-vote", requestId: 1 });
+    await good.expect("pending-answer");
+    const another = await peer();
+    another.register();
+    await another.expect("registered");
+    await coordinator.close();
+    for (const socket of sockets) socket.destroy();
+  });
+
+  it("removes a peer that falls silent, telling it why, and goes on without it", async () => {
+    await start({ leaseMs: 500, minPeers: 2 });
+    const [silent, alive] = [await peer(), await peer()];
+    silent.register();
+    await silent.expect("registered");
+    alive.register();
+    await alive.expect("registered");
+    const beat = setInterval(() => alive.send({ kind: "heartbeat" }), 100);
+    try {
+      await Promise.all([silent.install(), alive.install()]);
+      expect((await silent.expect("removed")).reason).toMatch(/silent for \d+ ms.*lease of 500 ms/);
+      const { view } = await alive.expect("prepare");
+      expect(view.members.map((member) => member.peerId)).toEqual([2]);
+    } finally {
+      clearInterval(beat);
+    }
+  });
+
+  it("turns away a stream that never registers", async () => {
+    await start({ leaseMs: 500 });
+    const raw = await peer();
+    expect((await raw.expect("rejected")).code).toBe("ERR_PCCL_TIMEOUT");
+  });
+
+  it("shrinks the world at once when a stream breaks", async () => {
+    await start({ minPeers: 2 });
+    const [first, second] = [await peer(), await peer()];
+    for (const raw of [first, second]) {
+      raw.register();
+      await raw.expect("registered");
+    }
+    await Promise.all([first.install(), second.install()]);
+    second.close();
+    const epoch = await first.install();
+    expect(coordinator.epoch).toBe(epoch);
+    expect(coordinator.worldSize).toBe(1);
+    expect(await logged("removed")).toMatchObject({ peerId: 2 });
+  });
+
+  it("tells peers that it shuts down, and frees its port", async () => {
+    await start();
+    const raw = await admitted();
+    await coordinator.close();
+    expect((await raw.expect("removed")).reason).toContain("shutting down");
+    await raw.until(() => raw.disconnected !== undefined);
+    const again = await Coordinator.start({ listen: coordinator.address });
+    expect(again.port).toBe(coordinator.port);
+    await again.close();
+  });
+
+  it("says which address it could not have", async () => {
+    await start();
+    await expect(Coordinator.start({ listen: coordinator.address })).rejects.toMatchObject({
+      code: "ERR_PCCL_LISTEN_FAILED",
+      message: expect.stringContaining(coordinator.address),
+    });
+  });
+
+  it.each([
+    [{ listen: "nonsense:port" }, "ERR_PCCL_INVALID_ARGUMENT"],
+    [{ leaseMs: 10 }, "ERR_PCCL_INVALID_ARGUMENT"],
+    [{ minPeers: 0 }, "ERR_PCCL_INVALID_ARGUMENT"],
+    [{ logger: {} }, "ERR_PCCL_INVALID_ARGUMENT"],
+    [{ lease: 1_000 }, "ERR_PCCL_UNKNOWN_OPTION"],
+  ])("refuses options %j", async (options, code) => {
+    await expect(Coordinator.start(options as object)).rejects.toMatchObject({ code });
+  });
+});
+
+describe("ControlClient", () => {
+  it("waits for a coordinator that starts later", async () => {
+    await start();
+    const { address } = coordinator;
+    await coordinator.close();
+    const raw = new RawPeer(address);
+    peers.push(raw);
+    coordinator = await Coordinator.start({ listen: address });
+    await raw.until(() => raw.connected);
+    raw.register();
+    await raw.expect("registered");
+  });
+
+  it("says where nobody listens, and why", async () => {
+    await start();
+    const { address } = coordinator;
+    await coordinator.close();
+    const raw = new RawPeer(address, 300);
+    await raw.until(() => raw.failed !== undefined);
+    expect(raw.failed?.code).toBe("ERR_PCCL_COORDINATOR_UNREACHABLE");
+    expect(raw.failed?.message).toContain(address);
+    expect(raw.failed?.message).toContain("ECONNREFUSED");
+  });
+
+  it("gives up on a server that accepts and says nothing", async () => {
+    const mute = createServer();
+    mute.listen(0, "127.0.0.1");
+    await once(mute, "listening");
+    const { port } = mute.address() as { port: number };
+    const raw = new RawPeer(`127.0.0.1:${port}`, 300);
+    await raw.until(() => raw.failed !== undefined);
+    expect(raw.failed?.code).toBe("ERR_PCCL_COORDINATOR_UNREACHABLE");
+    mute.close();
+  });
+});
