@@ -120,7 +120,8 @@ export interface FetchRequest {
 
 /**
  * One environment's handle on an engine: a listening port, the links to the neighbours, and the thread that
- * serves them. Callbacks run on the environment's own thread, several events in one call.
+ * serves them. Callbacks run on the environment's own thread, several events in one call. Ops are started by the
+ * creating attachment, whose environment owns their buffers; views are installed by the control attachment.
  * Every method throws an Error with a `code` from the catalogue on bad input, before anything changes.
  */
 export interface Engine {
@@ -177,8 +178,10 @@ export interface Engine {
 export interface Addon {
   /** Raised when this surface changes; the loader refuses another number. */
   readonly abiVersion: number;
+  /** Every code that native code can give an error; a test compares them with the catalogue. */
+  readonly errorCodes: readonly string[];
   /** `host` is an address to bind ("127.0.0.1", "0.0.0.0", "::"); port 0 lets the system choose. */
   createEngine(options: { host: string; port: number }, onEvents: (events: EngineEvent[]) => void): Engine;
-  /** Attaches this environment to an engine of this process as its control side. */
+  /** Attaches this environment to an open engine of this process as its control side; there is one at a time. */
   attachEngine(id: number, onEvents: (events: EngineEvent[]) => void): Engine;
 }

@@ -1,0 +1,88 @@
+/** The raw engine with its callers' buffers made safe: the part of pinning that Node-API has no call for. */
+import type {
+  Engine,
+  FetchRequest,
+  HashedTensor,
+  InstalledView,
+  OpReport,
+  OpVerdict,
+  ReduceOp,
+  RingMember,
+  RingView,
+  StateTensor,
+  Tensor,
+} from "./addon.js";
+import { markUntransferable, refuseWasmMemory } from "./untransferable.js";
+
+/** Native code checks the list and says what is wrong with it; until then it can be anything. */
+function refuseWasmMemoryIn(list: unknown, what: string, key: "data" | "into"): void {
+  if (!Array.isArray(list)) return;
+  list.forEach((item, i) => refuseWasmMemory(`${what}[${i}].${key}`, item?.[key]));
+}
+
+export class GuardedEngine implements Engine {
+  readonly #raw: Engine;
+
+  constructor(raw: Engine) {
+    this.#raw = raw;
+  }
+
+  get id(): number {
+    return this.#raw.id;
+  }
+
+  get port(): number {
+    return this.#raw.port;
+  }
+
+  view(): InstalledView | undefined {
+    return this.#raw.view();
+  }
+
+  allReduce(send: Tensor, recv: Tensor, op: ReduceOp, tag: bigint): number {
+    refuseWasmMemory("allReduce: send", send);
+    refuseWasmMemory("allReduce: recv", recv);
+    const id = this.#raw.allReduce(send, recv, op, tag);
+    markUntransferable(send);
+    markUntransferable(recv);
+    return id;
+  }
+
+  cancel(id: number): boolean {
+    return this.#raw.cancel(id);
+  }
+
+  exportState(tensors: readonly StateTensor[]): number {
+    refuseWasmMemoryIn(tensors, "exportState: tensors", "data");
+    const id = this.#raw.exportState(tensors);
+    for (const { data } of tensors) markUntransferable(data);
+    return id;
+  }
+
+  hashes(exportId: number): readonly HashedTensor[] {
+    return this.#raw.hashes(exportId);
+  }
+
+  releaseState(exportId: number): number {
+    return this.#raw.releaseState(exportId);
+  }
+
+  fetchState(source: RingMember, requests: readonly FetchRequest[]): number {
+    refuseWasmMemoryIn(requests, "fetchState: requests", "into");
+    const id = this.#raw.fetchState(source, requests);
+    for (const { into } of requests) markUntransferable(into);
+    return id;
+  }
+
+  prepare(view: RingView, timeoutMs: number): readonly OpReport[] {
+    return this.#raw.prepare(view, timeoutMs);
+  }
+
+  install(epoch: number, verdicts: readonly OpVerdict[]): void {
+    this.#raw.install(epoch, verdicts);
+  }
+
+  close(): void {
+    this.#raw.close();
+  }
+}

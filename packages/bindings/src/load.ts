@@ -1,0 +1,57 @@
+/** Finds and loads the native addon, or says in full why it can't. */
+import { createRequire } from "node:module";
+import { fileURLToPath } from "node:url";
+import type { Addon, Engine, EngineEvent } from "./addon.js";
+import { GuardedEngine } from "./guarded-engine.js";
+
+/** native/src/node/addon.cc has the same number. */
+const ABI_VERSION = 1;
+
+/** Where `build:native` puts the addon, seen from dist/. */
+const ADDON_PATH = fileURLToPath(new URL("../../../build/native/Release/pccl.node", import.meta.url));
+
+function loadError(reason: string, cause?: unknown): Error {
+  return Object.assign(
+    new Error(
+      `The native addon ${ADDON_PATH} can't be used on ${process.platform}-${process.arch}, Node ` +
+        `${process.versions.node}: ${reason} Run \`npm run bootstrap\` in the repository to build it.`,
+      { cause },
+    ),
+    { code: "ERR_PCCL_NATIVE_LOAD" },
+  );
+}
+
+/**
+ * The addon as it was built, without the guards on buffers that transfers and WebAssembly need: for tests of the
+ * raw surface. Throws an Error with code ERR_PCCL_NATIVE_LOAD.
+ */
+export function loadRawAddon(): Addon {
+  let addon: Partial<Addon>;
+  try {
+    addon = createRequire(import.meta.url)(ADDON_PATH) as Partial<Addon>;
+  } catch (error) {
+    throw loadError(`${error instanceof Error ? error.message : String(error)}.`, error);
+  }
+  if (addon.abiVersion !== ABI_VERSION) {
+    throw loadError(`it was built for surface ${addon.abiVersion}, this package needs ${ABI_VERSION}.`);
+  }
+  return addon as Addon;
+}
+
+let loaded: Addon | undefined;
+
+/** Loads the addon on the first call. Throws an Error with code ERR_PCCL_NATIVE_LOAD that says what to do. */
+export function loadAddon(): Addon {
+  if (loaded === undefined) {
+    const raw = loadRawAddon();
+    loaded = {
+      abiVersion: raw.abiVersion,
+      errorCodes: raw.errorCodes,
+      createEngine: (options, onEvents: (events: EngineEvent[]) => void): Engine =>
+        new GuardedEngine(raw.createEngine(options, onEvents)),
+      attachEngine: (id, onEvents: (events: EngineEvent[]) => void): Engine =>
+        new GuardedEngine(raw.attachEngine(id, onEvents)),
+    };
+  }
+  return loaded;
+}

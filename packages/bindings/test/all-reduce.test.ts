@@ -1,0 +1,134 @@
+/** Goal: arrays come out of native code with the right values in them. Method: small integers, exact in every dtype. */
+import { fork } from "node:child_process";
+import { once } from "node:events";
+import { fileURLToPath } from "node:url";
+import type { OpEvent, ReduceOp, RingMember, Tensor } from "@pccl/bindings";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { install, Peer, pair, within } from "./fixtures/peer.mjs";
+
+const COUNT = 1_001;
+const TYPES = [Float32Array, Float64Array, Int32Array];
+
+describe("two engines in one process", () => {
+  let peers: [Peer, Peer];
+  beforeEach(async () => {
+    peers = await pair();
+  });
+  afterEach(() => {
+    for (const peer of peers) peer.close();
+  });
+
+  async function allReduce(
+    sends: readonly Tensor[],
+    recvs: readonly Tensor[],
+    op: ReduceOp,
+  ): Promise<OpEvent[]> {
+    const ops = peers.map((peer, i) =>
+      peer.start((engine) => engine.allReduce(sends[i] as Tensor, recvs[i] as Tensor, op, 2n ** 64n - 1n)),
+    );
+    return await within("the op", Promise.all(ops.map(({ ended }) => ended)));
+  }
+
+  const combine: Record<ReduceOp, (a: number, b: number) => number> = {
+    sum: (a, b) => a + b,
+    avg: (a, b) => (a + b) / 2,
+    max: Math.max,
+    min: Math.min,
+  };
+
+  for (const type of TYPES) {
+    it.each(Object.keys(combine) as ReduceOp[])(`${type.name} %s, in and out of place`, async (op) => {
+      const sends = [1, -3].map((factor) =>
+        type.from(Array.from({ length: COUNT }, (_, i) => (i % 100) * factor * 2)),
+      );
+      const want = type.from(
+        Array.from({ length: COUNT }, (_, i) => combine[op]((i % 100) * 2, (i % 100) * -6)),
+      );
+      const kept = sends.map((send) => send.slice());
+      const recvs = sends.map(() => new type(COUNT));
+      for (const end of await allReduce(sends, recvs, op)) {
+        expect(end).toMatchObject({ type: "op-done", worldSize: 2 });
+      }
+      expect(recvs).toEqual([want, want]);
+      expect(sends).toEqual(kept);
+      await allReduce(sends, sends, op);
+      expect(sends).toEqual([want, want]);
+    });
+  }
+
+  it("reads and writes views into larger and shared buffers", async () => {
+    const shared = new Float32Array(new SharedArrayBuffer(64), 8, 3).fill(1);
+    const view = new Float64Array(8).subarray(2, 5);
+    const plain = new Float32Array(3).fill(2);
+    await allReduce([shared, plain], [shared, plain], "sum");
+    expect([...new Float32Array(shared.buffer)]).toEqual([0, 0, 3, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    await allReduce([view.fill(4), new Float64Array(3)], [view, new Float64Array(3)], "avg");
+    expect([...new Float64Array(view.buffer)]).toEqual([0, 0, 2, 2, 2, 0, 0, 0]);
+  });
+
+  it("waits for the next view between prepare and install", async () => {
+    const ring = peers.map(({ member }) => member);
+    const prepared = peers.map((peer) => peer.prepare(2, ring));
+    const sends = [new Float32Array([1]), new Float32Array([2])];
+    const ended = allReduce(sends, sends, "sum");
+    await within("preparing", Promise.all(prepared.map((step) => step.prepared)));
+    for (const peer of peers) peer.control.install(2, []);
+    expect((await ended).map(({ type }) => type)).toEqual(["op-done", "op-done"]);
+    expect(sends).toEqual([new Float32Array([3]), new Float32Array([3])]);
+    expect(peers.map((peer) => peer.engine.view())).toEqual(
+      [1, 2].map((peerId) => ({ epoch: 2, peerId, rank: peerId - 1, groupSize: 2, worldSize: 2 })),
+    );
+  });
+
+  it("reports a frozen op, and gives it the verdict that it is handed", async () => {
+    const [first, second] = peers;
+    const tensor = new Float32Array([1]);
+    const op = first.start((engine) => engine.allReduce(tensor, tensor, "sum", 9n));
+    const ring = [first.member];
+    const { reports, prepared } = first.prepare(2, ring);
+    expect(reports).toEqual([{ tag: 9n, seq: 0, state: "not-done" }]);
+    second.close();
+    await within("preparing", prepared);
+    first.control.install(2, [{ tag: 9n, seq: 0, commit: false }]);
+    expect(await within("the op's end", op.ended)).toMatchObject({
+      type: "op-failed",
+      error: { code: "ERR_PCCL_PEER_LOST" },
+    });
+    expect(tensor).toEqual(new Float32Array([1]));
+    peers = [first, new Peer(3)];
+    await install(3, peers);
+    const sends = [new Float32Array([1]), new Float32Array([4])];
+    await allReduce(sends, sends, "sum");
+    expect(sends[0]).toEqual(new Float32Array([5]));
+  });
+});
+
+describe("three engines in three processes", () => {
+  it("agree on every dtype", async () => {
+    const script = fileURLToPath(new URL("./fixtures/ring-member.mjs", import.meta.url));
+    const children = [1, 2, 3].map((peerId) => fork(script, [String(peerId)], { serialization: "advanced" }));
+    try {
+      const hellos = await Promise.all(
+        children.map(
+          async (child) =>
+            (await within("a child's start", once(child, "message")))[0] as { member: RingMember },
+        ),
+      );
+      const ring = hellos.map(({ member }) => member);
+      const answers = children.map((child) => once(child, "message"));
+      const exits = children.map((child) => once(child, "exit"));
+      for (const child of children) child.send({ ring, count: COUNT });
+      const want = TYPES.map((type) => type.from(Array.from({ length: COUNT }, (_, i) => (i % 100) * 6)));
+      for (const [answer] of await within("the children's results", Promise.all(answers))) {
+        expect(answer.failures).toEqual([]);
+        expect(answer.ends.map(({ type }: OpEvent) => type)).toEqual(["op-done", "op-done", "op-done"]);
+        expect(answer.tensors).toEqual(want);
+      }
+      expect(await within("the children's exits", Promise.all(exits))).toEqual(
+        [1, 2, 3].map(() => [0, null]),
+      );
+    } finally {
+      for (const child of children) child.kill("SIGKILL");
+    }
+  });
+});
