@@ -147,7 +147,7 @@ export const ERROR_CATALOGUE = {
     meaning: "A rule that this library keeps was broken: a bug.",
     remedy: "Report it with the message and stack.",
   },
-} as const satisfies Record<string, CatalogueEntry>;
+} as const;
 
 export type PcclErrorCode = keyof typeof ERROR_CATALOGUE;
 
@@ -164,7 +164,7 @@ export class PcclError extends Error {
   readonly peerId: number | undefined;
 
   constructor(code: PcclErrorCode, message: string, details: PcclErrorDetails = {}) {
-    const entry = ERROR_CATALOGUE[code];
+    const entry: CatalogueEntry = ERROR_CATALOGUE[code];
     super(`${message} ${entry.remedy}`, details.cause === undefined ? undefined : { cause: details.cause });
     this.name = "PcclError";
     this.code = code;

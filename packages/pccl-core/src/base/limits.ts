@@ -21,7 +21,7 @@ export const PREPARE_TIMEOUT_MS = 5_000;
 export const PREPARE_ATTEMPTS_MAX = 3;
 
 export const PEERS_MAX = 4_096;
-export const GROUP_MAX = 2 ** 32 - 1;
+export const GROUP_MAX: number = 2 ** 32 - 1;
 
 /** Ops in flight on one peer; native/src/base/limits.h has the same number. */
 export const OPS_IN_FLIGHT_MAX = 16;
@@ -31,4 +31,4 @@ export const STATE_TENSORS_MAX = 65_536;
 export const STATE_NAME_BYTES_MAX = 512;
 
 /** gRPC message size: a SyncOffer with STATE_TENSORS_MAX entries fits. */
-export const CONTROL_MESSAGE_BYTES_MAX = 64 * 1024 * 1024;
+export const CONTROL_MESSAGE_BYTES_MAX: number = 64 * 1024 * 1024;
