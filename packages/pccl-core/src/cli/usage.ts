@@ -1,0 +1,16 @@
+/** What the command line says about itself. */
+
+export const USAGE = `Usage: pccl <command> [options]
+
+Commands:
+  coordinator   Run the coordinator that peers connect to
+
+Options:
+  -h, --help    Show this help; after a command: the command's help
+  --version     Show the version
+
+Exit codes: 0 success, 1 failure at run time, 2 wrong usage, 130 ended by a second signal
+`;
+
+/** A command line that makes no sense. */
+export class UsageError extends Error {}

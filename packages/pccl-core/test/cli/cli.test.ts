@@ -1,0 +1,184 @@
+/** The command line as users run it: the built program in child processes. */
+import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { connect as tcpConnect } from "node:net";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import { afterEach, describe, expect, it } from "vitest";
+import { RawPeer } from "../control/raw-peer.js";
+
+const bin = fileURLToPath(new URL("../../bin/pccl.js", import.meta.url));
+const manifest = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
+
+const children: ChildProcessWithoutNullStreams[] = [];
+const peers: RawPeer[] = [];
+
+afterEach(() => {
+  for (const child of children.splice(0)) child.kill("SIGKILL");
+  for (const peer of peers.splice(0)) peer.close();
+});
+
+function pccl(...args: string[]): ChildProcessWithoutNullStreams {
+  const child = spawn(process.execPath, [bin, ...args]);
+  children.push(child);
+  return child;
+}
+
+async function finished(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
+  const child = pccl(...args);
+  let [stdout, stderr] = ["", ""];
+  child.stdout.on("data", (data) => (stdout += data));
+  child.stderr.on("data", (data) => (stderr += data));
+  const [code] = await once(child, "close");
+  return { code, stdout, stderr };
+}
+
+/** A running coordinator: its output line by line. */
+class RunningCoordinator {
+  readonly child: ChildProcessWithoutNullStreams;
+  readonly lines: string[] = [];
+  #wake: () => void = () => {};
+
+  constructor(...args: string[]) {
+    this.child = pccl("coordinator", "--listen", "127.0.0.1:0", ...args);
+    createInterface({ input: this.child.stdout }).on("line", (line) => {
+      this.lines.push(line);
+      this.#wake();
+    });
+  }
+
+  async line(pattern: RegExp): Promise<RegExpExecArray> {
+    for (;;) {
+      for (const line of this.lines) {
+        const match = pattern.exec(line);
+        if (match !== null) return match;
+      }
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+  }
+
+  async exit(): Promise<{ code: number | null; signal: string | null }> {
+    const { child } = this;
+    if (child.exitCode === null && child.signalCode === null) await once(child, "exit");
+    return { code: child.exitCode, signal: child.signalCode };
+  }
+}
+
+async function admit(address: string): Promise<RawPeer> {
+  const peer = new RawPeer(address);
+  peers.push(peer);
+  await peer.until(() => peer.connected);
+  peer.register();
+  await peer.expect("registered");
+  await peer.install();
+  return peer;
+}
+
+describe("pccl", () => {
+  it("shows its help, its commands' help and its version", async () => {
+    const [help, coordinatorHelp, version] = await Promise.all([
+      finished("--help"),
+      finished("coordinator", "--help"),
+      finished("--version"),
+    ]);
+    expect(help).toMatchObject({ code: 0, stderr: "" });
+    expect(help.stdout).toContain("coordinator");
+    expect(coordinatorHelp).toMatchObject({ code: 0, stderr: "" });
+    for (const flag of ["--listen", "--lease-ms", "--min-peers", "--json", "Exit codes"]) {
+      expect(coordinatorHelp.stdout).toContain(flag);
+    }
+    expect(version).toEqual({ code: 0, stdout: `${manifest.version}\n`, stderr: "" });
+  });
+
+  it.each([
+    [[], "no command"],
+    [["dance"], 'unknown command "dance"'],
+    [["--loud"], "--loud"],
+    [["coordinator", "--port", "1"], "--port"],
+    [["coordinator", "extra"], "extra"],
+    [["coordinator", "--listen", "here:there"], "HOST:PORT"],
+    [["coordinator", "--listen", "127.0.0.1:0", "--lease-ms", "soon"], "--lease-ms must be an integer"],
+    [["coordinator", "--listen", "127.0.0.1:0", "--lease-ms", "1"], "leaseMs"],
+    [["coordinator", "--listen", "127.0.0.1:0", "--min-peers", "0"], "minPeers"],
+  ])("refuses the arguments %j with exit code 2", async (args, message) => {
+    const { code, stdout, stderr } = await finished(...args);
+    expect(stderr).toContain(message);
+    expect(stderr).toContain("--help");
+    expect(stdout).toBe("");
+    expect(code).toBe(2);
+  });
+});
+
+describe("pccl coordinator", () => {
+  it("prints where it listens and what happens, and tells peers when a signal ends it", async () => {
+    const running = new RunningCoordinator();
+    const [, address] = await running.line(/listening on (\S+)/);
+    const peer = await admit(address as string);
+    await running.line(/peer 1 joined group 0/);
+    await running.line(/peer 1 admitted in epoch \d+; world size 1/);
+    const second = new RawPeer(address as string);
+    await second.until(() => second.connected);
+    second.register();
+    await second.expect("registered");
+    second.send({ kind: "leave" });
+    await running.line(/peer 2 left/);
+    second.close();
+    running.child.kill("SIGTERM");
+    expect((await peer.expect("removed")).reason).toContain("shutting down");
+    expect(await running.exit()).toEqual({ code: 0, signal: null });
+    expect(running.lines.at(-1)).toContain("stopped");
+  });
+
+  it("prints JSON lines with --json", async () => {
+    const running = new RunningCoordinator("--json", "--min-peers", "1", "--lease-ms", "60000");
+    const [line] = await running.line(/.*"listening".*/);
+    const { address } = JSON.parse(line);
+    const peer = await admit(address);
+    await running.line(/"admitted"/);
+    peer.close();
+    await running.line(/"removed"/);
+    running.child.kill("SIGINT");
+    expect(await running.exit()).toEqual({ code: 0, signal: null });
+    const events = running.lines.map((text) => JSON.parse(text));
+    const names = [
+      "listening",
+      "joined",
+      "preparing",
+      "installed",
+      "admitted",
+      "removed",
+      "stopping",
+      "stopped",
+    ];
+    expect(events.map(({ event }) => event)).toEqual(names);
+    expect(events.every(({ time }) => Number.isFinite(Date.parse(time)))).toBe(true);
+    expect(events[5]).toMatchObject({ peerId: 1, worldSize: 0 });
+  });
+
+  it("ends at once at a second signal", async () => {
+    const running = new RunningCoordinator();
+    const [, address] = await running.line(/listening on (\S+)/);
+    // A connection that says nothing makes a graceful end take its time.
+    const silent = tcpConnect(Number(address?.split(":")[1]), "127.0.0.1");
+    await once(silent, "connect");
+    // Both signals are there when the process goes on, so that the first can't have ended it before the second.
+    running.child.kill("SIGSTOP");
+    running.child.kill("SIGINT");
+    running.child.kill("SIGTERM");
+    running.child.kill("SIGCONT");
+    expect(await running.exit()).toEqual({ code: 130, signal: null });
+    silent.destroy();
+  });
+
+  it("says that a port is in use, with exit code 1", async () => {
+    const running = new RunningCoordinator();
+    const [, address] = await running.line(/listening on (\S+)/);
+    const { code, stderr } = await finished("coordinator", "--listen", address as string);
+    expect(stderr).toContain(`can't listen on ${address}`);
+    expect(stderr).toContain("EADDRINUSE");
+    expect(code).toBe(1);
+  });
+});
