@@ -126,7 +126,7 @@ export async function connect(address: string, options: ConnectOptions = {}): Pr
     );
   });
   try {
-    await communicator[admission](signal);
+    await awaitAdmission(communicator, signal);
     return communicator;
   } catch (error) {
     await communicator.close();
@@ -134,9 +134,14 @@ export async function connect(address: string, options: ConnectOptions = {}): Pr
   }
 }
 
-const admission: unique symbol = Symbol("admission");
+/** connect's way to a step that isn't public. */
+let awaitAdmission: (communicator: Communicator, signal: AbortSignal | undefined) => Promise<void>;
 
 export class Communicator {
+  static {
+    awaitAdmission = (communicator, signal) => communicator.#awaitAdmission(signal);
+  }
+
   readonly #ops: EngineOps;
   readonly #session: ControlSession;
   /** The topology or sync call in progress; such calls and ops exclude each other. */
@@ -327,7 +332,7 @@ export class Communicator {
     await this.close();
   }
 
-  async [admission](signal: AbortSignal | undefined): Promise<void> {
+  async #awaitAdmission(signal: AbortSignal | undefined): Promise<void> {
     if (signal === undefined) {
       await this.#session.admitted;
     } else {
