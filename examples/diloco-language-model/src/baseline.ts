@@ -1,0 +1,23 @@
+/** The comparison: one peer alone, with as many inner steps as each of the group's peers makes. */
+import { readConfig, orphaned, tell } from "./child.js";
+import type { BaselineMessage, TrainingConfig } from "./messages.js";
+import { Trainer } from "./trainer.js";
+
+const config = readConfig() as TrainingConfig;
+const signal = orphaned();
+const trainer = await Trainer.create(config.text, config.seed, config.ordinal);
+let seconds = 0;
+for (let outer = 0; outer <= config.outerSteps && !signal.aborted; outer++) {
+  const start = performance.now();
+  // The first measurement is made before the first step.
+  const steps = outer === 0 ? 0 : config.innerSteps;
+  for (let inner = 0; inner < steps && !signal.aborted; inner++) {
+    await trainer.innerStep();
+    // jax-js never lets the event loop turn by itself, and the signal needs that.
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  seconds += (performance.now() - start) / 1000;
+  const losses = await trainer.heldOutLosses();
+  const heldOut = losses.reduce((sum, [, loss]) => sum + loss, 0) / losses.length;
+  tell({ kind: "baseline", steps: outer * config.innerSteps, heldOut, seconds } satisfies BaselineMessage);
+}

@@ -1,0 +1,77 @@
+/** One peer, in a process of its own: this is what a user's training script looks like. */
+import { createHash } from "node:crypto";
+import { connect } from "@pccl/core";
+import { DiLoCo } from "@pccl/core/diloco";
+import { readConfig, orphaned, tell } from "./child.js";
+import { Gate } from "./gate.js";
+import type { PeerCommand, PeerConfig, PeerMessage } from "./messages.js";
+import { Trainer } from "./trainer.js";
+
+const config = readConfig() as PeerConfig;
+const signal = orphaned();
+const gate = new Gate(signal);
+const trainer = await Trainer.create(config.text, config.seed, config.ordinal);
+
+process.on("message", (command: PeerCommand) => {
+  if (command.kind === "proceed") gate.openUntil(command.until);
+  else void trainer.sample(command.length).then((text) => report({ kind: "sample", text }));
+});
+
+try {
+  await train();
+  report({ kind: "finished" });
+} catch (error) {
+  if (!signal.aborted) throw error;
+}
+
+async function train(): Promise<void> {
+  await using communicator = await connect(config.coordinator, {
+    signal,
+    onPending: (peerId) => report({ kind: "pending", peerId }),
+  });
+  const diloco = await DiLoCo.join(communicator, {
+    parameters: trainer.arena,
+    innerSteps: config.innerSteps,
+    signal,
+  });
+  // All peers hold the same parameters now, so each measures its share of the held-out text.
+  const heldOut = (): Promise<[number, number][]> =>
+    trainer.heldOutLosses(communicator.rank, communicator.groupWorldSize);
+  const { peerId, worldSize, epoch } = communicator;
+  const { index } = diloco;
+  report({
+    kind: "joined",
+    peerId,
+    index,
+    worldSize,
+    epoch,
+    digest: digestOf(diloco),
+    heldOut: await heldOut(),
+  });
+
+  let lastSign = performance.now();
+  while (diloco.index < config.outerSteps) {
+    await gate.passed(diloco.index + 1);
+    for (let done = 1; ; done++) {
+      const loss = await trainer.innerStep();
+      const step = await diloco.step({ loss });
+      if (step !== undefined) {
+        report({ kind: "outer", step, digest: digestOf(diloco), heldOut: await heldOut() });
+        break;
+      }
+      if (performance.now() - lastSign > 1000) {
+        lastSign = performance.now();
+        report({ kind: "inner", index: diloco.index, done, loss });
+      }
+    }
+  }
+}
+
+/** One hash for everything that has to be equal: the hashes of all parameters and their momentum. */
+function digestOf(diloco: DiLoCo): string {
+  return createHash("sha256").update(JSON.stringify(diloco.hashes)).digest("hex").slice(0, 16);
+}
+
+function report(message: PeerMessage): void {
+  tell(message);
+}
