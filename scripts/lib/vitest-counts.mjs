@@ -4,6 +4,18 @@ import { writeFileSync } from "node:fs";
 /** The environment variable that names the file to write. */
 export const COUNTS_FILE_VARIABLE = "PCCL_TEST_COUNTS_FILE";
 
+/**
+ * @param {import("vitest/node").TestCase} test
+ * @param {string | undefined} note what the test said when it skipped itself
+ */
+function skipReason(test, note) {
+  if (note !== undefined) return note;
+  for (let parent = test.parent; ; parent = parent.parent) {
+    if (parent.errors().length > 0) return "what it needs couldn't be set up";
+    if (parent.type === "module") return "the test gives no reason";
+  }
+}
+
 export default class CountsReporter {
   /**
    * @param {readonly import("vitest/node").TestModule[]} testModules
@@ -20,7 +32,7 @@ export default class CountsReporter {
         const result = test.result();
         if (result.state === "passed") counts.passed += 1;
         else if (result.state === "skipped") {
-          counts.skipped.push({ name: test.fullName, reason: result.note ?? "the test gives no reason" });
+          counts.skipped.push({ name: test.fullName, reason: skipReason(test, result.note) });
         } else counts.failed += 1;
       }
     }
