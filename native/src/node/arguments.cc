@@ -9,33 +9,6 @@ namespace pccl::node {
 
 namespace {
 
-// A value as a short word for a message; no conversion that could run the caller's code.
-std::string describe(Napi::Value value) {
-  switch (value.Type()) {
-    case napi_undefined:
-      return "undefined";
-    case napi_null:
-      return "null";
-    case napi_boolean:
-    case napi_number:
-      return value.ToString();
-    case napi_string:
-      return '"' + value.ToString().Utf8Value().substr(0, 80) + '"';
-    case napi_symbol:
-      return "a symbol";
-    case napi_bigint:
-      return "a bigint";
-    case napi_function:
-      return "a function";
-    default:
-      return value.IsArray() ? "an array" : "an object";
-  }
-}
-
-[[noreturn]] void throw_expected(Napi::Value value, const std::string& what, const std::string& expected) {
-  throw_invalid(value.Env(), what + " must be " + expected + ", got " + describe(value) + ".");
-}
-
 int hex_digit(char c) {
   if (c >= '0' && c <= '9') return c - '0';
   if (c >= 'a' && c <= 'f') return c - 'a' + 10;
@@ -51,13 +24,13 @@ constexpr std::uint64_t u32_max = std::numeric_limits<std::uint32_t>::max();
 std::uint64_t read_integer(Napi::Value value, const std::string& what, std::uint64_t min, std::uint64_t max) {
   const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : std::nan("");
   if (!(number >= static_cast<double>(min) && number <= static_cast<double>(max) && std::trunc(number) == number)) {
-    throw_expected(value, what, "an integer from " + std::to_string(min) + " to " + std::to_string(max));
+    throw_not(value, what, "an integer from " + std::to_string(min) + " to " + std::to_string(max));
   }
   return static_cast<std::uint64_t>(number);
 }
 
 std::uint64_t read_tag(Napi::Value value, const std::string& what) {
-  if (!value.IsBigInt()) throw_expected(value, what, "a bigint");
+  if (!value.IsBigInt()) throw_not(value, what, "a bigint");
   bool is_lossless = false;
   const std::uint64_t tag = value.As<Napi::BigInt>().Uint64Value(&is_lossless);
   if (!is_lossless) throw_invalid(value.Env(), what + " must be a bigint from 0 to 2^64 - 1.");
@@ -65,27 +38,27 @@ std::uint64_t read_tag(Napi::Value value, const std::string& what) {
 }
 
 bool read_boolean(Napi::Value value, const std::string& what) {
-  if (!value.IsBoolean()) throw_expected(value, what, "a boolean");
+  if (!value.IsBoolean()) throw_not(value, what, "a boolean");
   return value.As<Napi::Boolean>();
 }
 
 std::string read_string(Napi::Value value, const std::string& what) {
-  if (!value.IsString()) throw_expected(value, what, "a string");
+  if (!value.IsString()) throw_not(value, what, "a string");
   return value.As<Napi::String>();
 }
 
 Napi::Object read_object(Napi::Value value, const std::string& what) {
-  if (!value.IsObject()) throw_expected(value, what, "an object");
+  if (!value.IsObject()) throw_not(value, what, "an object");
   return value.As<Napi::Object>();
 }
 
 Napi::Array read_array(Napi::Value value, const std::string& what) {
-  if (!value.IsArray()) throw_expected(value, what, "an array");
+  if (!value.IsArray()) throw_not(value, what, "an array");
   return value.As<Napi::Array>();
 }
 
 Napi::Function read_function(Napi::Value value, const std::string& what) {
-  if (!value.IsFunction()) throw_expected(value, what, "a function");
+  if (!value.IsFunction()) throw_not(value, what, "a function");
   return value.As<Napi::Function>();
 }
 
@@ -97,7 +70,7 @@ ReduceOp read_reduce_op(Napi::Value value, const std::string& what) {
     if (name == "max") return ReduceOp::max;
     if (name == "min") return ReduceOp::min;
   }
-  throw_expected(value, what, "\"sum\", \"avg\", \"max\" or \"min\"");
+  throw_not(value, what, "\"sum\", \"avg\", \"max\" or \"min\"");
 }
 
 Hash128 read_hash(Napi::Value value, const std::string& what) {
@@ -110,7 +83,7 @@ Hash128 read_hash(Napi::Value value, const std::string& what) {
     is_hex = high >= 0 && low >= 0;
     hash[i] = static_cast<std::uint8_t>(high << 4 | low);
   }
-  if (!is_hex) throw_expected(value, what, "32 hex digits");
+  if (!is_hex) throw_not(value, what, "32 hex digits");
   return hash;
 }
 
@@ -141,7 +114,7 @@ View read_view(Napi::Value value, const std::string& what) {
   const Napi::Value key = object.Get("key");
   if (!key.IsTypedArray() || key.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array ||
       key.As<Napi::TypedArray>().ElementLength() != view.key.size()) {
-    throw_expected(key, what + ".key", "a Uint8Array of 16 bytes");
+    throw_not(key, what + ".key", "a Uint8Array of 16 bytes");
   }
   // Not Uint8Array::Data, which goes through an ArrayBuffer and fails for a SharedArrayBuffer.
   const void* bytes = nullptr;

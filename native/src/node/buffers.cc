@@ -6,12 +6,7 @@ namespace pccl::node {
 
 namespace {
 
-[[noreturn]] void throw_wrong_type(Napi::Value value, const std::string& what) {
-  std::string got = value.ToString();
-  if (value.IsObject()) got = value.As<Napi::Object>().Get("constructor").ToObject().Get("name").ToString();
-  throw_invalid(value.Env(),
-                what + " must be a Float32Array, Float64Array or Int32Array, got " + got.substr(0, 80) + ".");
-}
+constexpr const char* expected_type = "a Float32Array, Float64Array or Int32Array";
 
 // Both properties are inherited getters; a plain buffer answers false, and an older runtime undefined.
 bool can_change_size(Napi::Object buffer) {
@@ -22,7 +17,7 @@ bool can_change_size(Napi::Object buffer) {
 
 Tensor read_tensor(Napi::Value value, const std::string& what) {
   const Napi::Env env = value.Env();
-  if (!value.IsTypedArray()) throw_wrong_type(value, what);
+  if (!value.IsTypedArray()) throw_not(value, what, expected_type);
 
   napi_typedarray_type type{};
   std::size_t length = 0;
@@ -45,7 +40,7 @@ Tensor read_tensor(Napi::Value value, const std::string& what) {
       tensor.bytes = tensor.count * 4;
       break;
     default:
-      throw_wrong_type(value, what);
+      throw_not(value, what, expected_type);
   }
 
   bool is_detached = false;

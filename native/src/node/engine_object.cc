@@ -186,6 +186,9 @@ Napi::Value EngineObject::release_state(const Napi::CallbackInfo& info) {
   Engine& engine = open_engine(env, "releaseState", Role::owner);
   return translate(env, [&]() -> Napi::Value {
     const OpId id = read_integer(info[0], "releaseState: exportId", 0, safe_integer_max);
+    if (attachment_->export_names(id) == nullptr) {
+      throw_invalid(env, "releaseState: there is no export " + std::to_string(id) + ".");
+    }
     const std::uint64_t served_bytes = engine.release_state(id);
     attachment_->end_export(id);
     return number(env, served_bytes);

@@ -16,6 +16,8 @@ inline constexpr std::size_t error_code_count = static_cast<std::size_t>(ErrorCo
 
 [[noreturn]] void throw_error(Napi::Env env, const Error& error);
 [[noreturn]] void throw_invalid(Napi::Env env, const std::string& message);
+// "WHAT must be EXPECTED, got a Uint8Array."
+[[noreturn]] void throw_not(Napi::Value value, const std::string& what, const std::string& expected);
 
 // A NativeError as events carry it: {code, message, peerId?}.
 Napi::Object error_object(Napi::Env env, const Error& error);

@@ -57,6 +57,18 @@ it("hashes the XXH3-128 of the bytes", async () => {
   ]);
 });
 
+it("ends an export that is released while it is being hashed", async () => {
+  const [source] = peers;
+  const exported = source.start((engine) =>
+    engine.exportState([{ name: "large", data: new Float32Array(1 << 24) }]),
+  );
+  expect(source.engine.releaseState(exported.id)).toBe(0);
+  expect(await ended(exported)).toMatchObject({ id: exported.id });
+  expect(() => source.engine.releaseState(exported.id)).toThrow(
+    expect.objectContaining({ code: "ERR_PCCL_INVALID_ARGUMENT" }),
+  );
+});
+
 it("refuses bytes that don't have the announced hash, and a name that isn't exported", async () => {
   const [source, sink] = peers;
   const exported = source.start((engine) =>
