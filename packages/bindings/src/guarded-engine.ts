@@ -17,7 +17,9 @@ import { markUntransferable, refuseWasmMemory } from "./untransferable.js";
 /** Native code checks the list and says what is wrong with it; until then it can be anything. */
 function refuseWasmMemoryIn(list: unknown, what: string, key: "data" | "into"): void {
   if (!Array.isArray(list)) return;
-  list.forEach((item, i) => refuseWasmMemory(`${what}[${i}].${key}`, item?.[key]));
+  list.forEach((item: Readonly<Record<string, unknown>> | null | undefined, i) =>
+    refuseWasmMemory(`${what}[${i}].${key}`, item?.[key]),
+  );
 }
 
 export class GuardedEngine implements Engine {

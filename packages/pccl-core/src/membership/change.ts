@@ -5,7 +5,7 @@
  */
 import { PREPARE_ATTEMPTS_MAX, PREPARE_TIMEOUT_MS } from "../base/limits.js";
 import { isLoopback } from "../base/address.js";
-import type { Member, PeerMessage, Ring } from "./messages.js";
+import type { Member, OpReport, PeerMessage, Ring } from "./messages.js";
 import { linkedPairs, orderAvoiding, pairKey } from "./ring.js";
 import {
   admittedPeers,
@@ -92,7 +92,7 @@ export function onReady(
   { epoch, failures, ops }: PeerMessage & { kind: "ready" },
 ): void {
   // The frozen epoch stays the same until an Install, so reports of a Ready that came too late count as well.
-  const reports = state.reports.get(peer.id) ?? new Map();
+  const reports = state.reports.get(peer.id) ?? new Map<string, OpReport>();
   for (const report of ops) if (report.epoch === state.installedEpoch) reports.set(opKey(report), report);
   state.reports.set(peer.id, reports);
   const { change } = state;

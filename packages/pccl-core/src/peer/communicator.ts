@@ -260,7 +260,7 @@ export class Communicator {
     const failure = new AbortController();
     const signal =
       options.signal === undefined ? failure.signal : AbortSignal.any([options.signal, failure.signal]);
-    const results: AllReduceResult[] = new Array(calls.length);
+    const results = new Array<AllReduceResult>(calls.length);
     let next = 0;
     let retriedOps = 0;
     // An aborted op is made again in its own slot at once: then the lowest unfinished op is always in flight on

@@ -28,7 +28,7 @@ describe("membership", () => {
     const after = await cluster.all<ViewOfPeer>("view");
     expect(after.map(({ worldSize }) => worldSize)).toEqual([3, 3, 3]);
     expect(new Set(after.map(({ epoch }) => epoch)).size).toBe(1);
-    expect(after.map(({ rank }) => rank).sort()).toEqual([0, 1, 2]);
+    expect(after.map(({ rank }) => rank).sort((a, b) => a - b)).toEqual([0, 1, 2]);
     await cluster.all("reduce");
   });
 
