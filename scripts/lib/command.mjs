@@ -21,7 +21,13 @@ const ENDING_SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"];
 
 /** @param {NodeJS.Signals} signal */
 function endWithChildren(signal) {
-  for (const child of running) child.kill(signal);
+  for (const { pid } of running) {
+    try {
+      if (pid !== undefined) process.kill(-pid, signal);
+    } catch {
+      // It has just ended by itself.
+    }
+  }
   process.exit(128 + system.signals[signal]);
 }
 
@@ -38,6 +44,8 @@ export function run(argv, { env = {}, echo = false } = {}) {
       cwd: ROOT,
       env: { ...process.env, ...env },
       stdio: ["ignore", "pipe", "pipe"],
+      // A process group of its own, so that a signal reaches the compiler below pnpm below cmake, too.
+      detached: true,
     });
     if (running.size === 0) for (const signal of ENDING_SIGNALS) process.on(signal, endWithChildren);
     running.add(child);
