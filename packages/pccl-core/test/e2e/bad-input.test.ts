@@ -43,6 +43,10 @@ describe("allReduce", () => {
   const resizable = new Float32Array(
     new (ArrayBuffer as unknown as new (n: number, o: object) => ArrayBuffer)(16, { maxByteLength: 64 }),
   );
+  // Its type is in the DOM library, which nothing else here needs.
+  const { WebAssembly } = globalThis as unknown as {
+    WebAssembly: { Memory: new (size: { initial: number }) => { buffer: ArrayBuffer } };
+  };
   const wasm = new Float32Array(new WebAssembly.Memory({ initial: 1 }).buffer, 0, 4);
   const table: [string, () => Promise<unknown>, string, RegExp][] = [
     ["no tensor", () => comm.allReduce(bad(undefined)), "ERR_PCCL_INVALID_ARGUMENT", /send must be/],
