@@ -6,7 +6,7 @@ import { UsageError } from "./usage.js";
 
 export const COORDINATOR_USAGE: string = `Usage: pccl coordinator [options]
 
-Runs the coordinator of a world: peers connect to it with connect({ coordinator: "HOST:PORT" }). It admits
+Runs the coordinator of a world: peers connect to it with connect("HOST:PORT"). It admits
 peers, publishes views, and settles ops after failures; tensors don't pass through it.
 
 Options:
