@@ -39,10 +39,10 @@ describe("two engines in one process", () => {
   for (const type of TYPES) {
     it.each(Object.keys(combine) as ReduceOp[])(`${type.name} %s, in and out of place`, async (op) => {
       const sends = [1, -3].map((factor) =>
-        type.from(Array.from({ length: COUNT }, (_, i) => (i % 100) * factor * 2)),
+        type.from(Array.from({ length: COUNT }, (_, i) => (1 + (i % 100)) * factor * 2)),
       );
       const want = type.from(
-        Array.from({ length: COUNT }, (_, i) => combine[op]((i % 100) * 2, (i % 100) * -6)),
+        Array.from({ length: COUNT }, (_, i) => combine[op]((1 + (i % 100)) * 2, (1 + (i % 100)) * -6)),
       );
       const kept = sends.map((send) => send.slice());
       const recvs = sends.map(() => new type(COUNT));

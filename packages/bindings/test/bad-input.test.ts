@@ -182,6 +182,7 @@ describe("an op in flight", () => {
   });
 });
 
+// With tags of their own: an op is told apart by how often its tag was used, on either peer.
 describe("an op fails on both peers", () => {
   const failure = (name: string) => ({ type: "op-failed", error: { code: `ERR_PCCL_${name}` } });
 
@@ -189,7 +190,7 @@ describe("an op fails on both peers", () => {
     const sizes = [4, 5];
     const ops = peers.map((peer, i) => {
       const tensor = f32(sizes[i] as number).fill(i);
-      return { tensor, ...peer.start((engine) => engine.allReduce(tensor, tensor, "sum", 5n)) };
+      return { tensor, ...peer.start((engine) => engine.allReduce(tensor, tensor, "sum", 5_000n)) };
     });
     const ends = await within("the ops' end", Promise.all(ops.map(({ ended }) => ended)));
     expect(ends).toMatchObject([failure("DESCRIPTOR_MISMATCH"), failure("DESCRIPTOR_MISMATCH")]);
@@ -201,7 +202,7 @@ describe("an op fails on both peers", () => {
 
   it("when one is cancelled", async () => {
     const [first, second] = peers;
-    const start = (peer: Peer) => peer.start((engine) => engine.allReduce(f32(4), f32(4), "sum", 6n));
+    const start = (peer: Peer) => peer.start((engine) => engine.allReduce(f32(4), f32(4), "sum", 6_000n));
     const op = start(first);
     expect(first.engine.cancel(op.id)).toBe(true);
     expect(await within("the cancelled op's end", op.ended)).toMatchObject(failure("CANCELLED"));
