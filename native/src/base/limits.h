@@ -1,0 +1,47 @@
+// Every bound of the engine, so that no peer and no caller can make it use more than can be told beforehand.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+
+namespace pccl::limits {
+
+using namespace std::chrono_literals;
+
+inline constexpr std::size_t ops_in_flight_max = 16;
+inline constexpr std::size_t group_size_max = 65536;
+// Ops posted, or withdrawn again, while no epoch is open.
+inline constexpr std::size_t waiting_ops_max = 4096;
+// What is remembered of ops that other members have posted and this one hasn't yet.
+inline constexpr std::size_t early_ops_max = 4096;
+inline constexpr std::size_t early_frames_max = 16384;
+// A tag costs a counter until the epoch ends.
+inline constexpr std::size_t tags_per_epoch_max = std::size_t{1} << 20;
+inline constexpr std::size_t settled_reports_max = 4096;
+
+// Part of the wire format: both ends cut a slice into chunks of this size. See docs/decisions for the measurement.
+inline constexpr std::uint32_t chunk_bytes = 256 * 1024;
+// Payload that a link reads, or writes, before others have their turn.
+inline constexpr std::size_t link_turn_bytes = 512 * 1024;
+// Frames without payload that a peer leaves unread before its link counts as broken.
+inline constexpr std::size_t unsent_control_bytes_max = 1024 * 1024;
+
+// Connections that have not yet shown who they are.
+inline constexpr std::size_t strangers_max = 128;
+inline constexpr auto hello_timeout = 5000ms;
+// A peer that prepared before us may dial before we know its view.
+inline constexpr auto early_hello_timeout = 10000ms;
+inline constexpr auto dial_attempt_timeout = 5000ms;
+inline constexpr auto dial_retry_delay_min = 20ms;
+inline constexpr auto dial_retry_delay_max = 500ms;
+// Sent bytes without an acknowledgement, or a receive window that stays closed, for this long break a link.
+inline constexpr auto unacknowledged_timeout = 10000ms;
+
+inline constexpr std::size_t tensor_name_bytes_max = 4096;
+inline constexpr std::size_t state_tensors_max = std::size_t{1} << 20;
+inline constexpr std::size_t state_readers_max = 64;
+inline constexpr auto state_progress_timeout = 10000ms;
+inline constexpr std::size_t hash_piece_bytes = 1024 * 1024;
+
+}  // namespace pccl::limits

@@ -1,0 +1,91 @@
+// Which bytes an all-reduce of N ranks sends and receives, and in which order: the ring algorithm (reduce-scatter,
+// then all-gather; Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations",
+// 2009), with each slice cut into chunks.
+//
+// The array is cut into N slices. In step g = 0 … 2N-3 rank r sends slice r-g and receives slice r-1-g (mod N).
+// Steps before N-1 combine what comes with the local contribution, later ones store it. What is received in step g
+// is what is sent in step g+1, so the chunks form one sequence in each direction: the k-th chunk received allows
+// the chunk to be sent that follows the k-th after the first slice's. One cursor per direction is all the state.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "base/limits.h"
+
+namespace pccl {
+
+class RingSchedule {
+ public:
+  struct Chunk {
+    std::uint32_t step = 0;
+    std::uint64_t index = 0;          // in the step's slice
+    std::uint64_t begin_element = 0;  // in the array
+    std::uint32_t elements = 0;
+  };
+
+  RingSchedule(std::uint32_t rank, std::uint32_t ranks, std::uint64_t count, std::uint32_t element_bytes)
+      : rank_(rank), ranks_(ranks), count_(count), chunk_elements_(limits::chunk_bytes / element_bytes) {
+    // Slices begin at cache lines of the array.
+    const std::uint64_t line = 64 / element_bytes;
+    slice_elements_ = ((count + ranks - 1) / ranks + line - 1) / line * line;
+  }
+
+  std::uint32_t steps() const { return 2 * (ranks_ - 1); }
+  // The step whose received slice has every contribution then.
+  std::uint32_t last_combining_step() const { return ranks_ - 2; }
+  bool combines(std::uint32_t step) const { return step + 1 < ranks_; }
+
+  std::uint32_t sent_slice(std::uint32_t step) const { return (rank_ + 2 * ranks_ - step) % ranks_; }
+  std::uint32_t received_slice(std::uint32_t step) const { return (rank_ + 2 * ranks_ - 1 - step) % ranks_; }
+  // 0 for slices that a short array leaves empty.
+  std::uint64_t chunks(std::uint32_t slice) const {
+    return (slice_end(slice) - slice_begin(slice) + chunk_elements_ - 1) / chunk_elements_;
+  }
+
+  // A position in one direction's sequence of chunks.
+  class Cursor {
+   public:
+    Cursor(const RingSchedule& schedule, bool sends) : schedule_(&schedule), sends_(sends) { skip_empty(); }
+    bool at_end() const { return step_ == schedule_->steps(); }
+    Chunk chunk() const { return schedule_->chunk(step_, slice(), index_); }
+    // Chunks passed so far.
+    std::uint64_t passed() const { return passed_; }
+    void advance() {
+      ++passed_;
+      if (++index_ < schedule_->chunks(slice())) return;
+      index_ = 0;
+      ++step_;
+      skip_empty();
+    }
+
+   private:
+    std::uint32_t slice() const { return sends_ ? schedule_->sent_slice(step_) : schedule_->received_slice(step_); }
+    void skip_empty() {
+      while (!at_end() && schedule_->chunks(slice()) == 0) ++step_;
+    }
+
+    const RingSchedule* schedule_;
+    bool sends_;
+    std::uint32_t step_ = 0;
+    std::uint64_t index_ = 0;
+    std::uint64_t passed_ = 0;
+  };
+
+ private:
+  std::uint64_t slice_begin(std::uint32_t slice) const { return std::min(slice * slice_elements_, count_); }
+  std::uint64_t slice_end(std::uint32_t slice) const { return std::min((slice + 1) * slice_elements_, count_); }
+  Chunk chunk(std::uint32_t step, std::uint32_t slice, std::uint64_t index) const {
+    const std::uint64_t begin = slice_begin(slice) + index * chunk_elements_;
+    const std::uint64_t elements = std::min<std::uint64_t>(chunk_elements_, slice_end(slice) - begin);
+    return {step, index, begin, static_cast<std::uint32_t>(elements)};
+  }
+
+  std::uint32_t rank_;
+  std::uint32_t ranks_;
+  std::uint64_t count_;
+  std::uint64_t chunk_elements_;
+  std::uint64_t slice_elements_ = 0;
+};
+
+}  // namespace pccl

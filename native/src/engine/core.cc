@@ -1,0 +1,225 @@
+#include "engine/core.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "base/limits.h"
+
+namespace pccl {
+namespace {
+
+bool has_member(const View& view, PeerId id) {
+  return std::any_of(view.ring.begin(), view.ring.end(), [id](const Member& member) { return member.id == id; });
+}
+
+// Compares all bytes, so that the time taken tells a stranger nothing.
+bool same_key(const std::array<std::uint8_t, 16>& a, const std::array<std::uint8_t, 16>& b) {
+  std::uint8_t difference = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) difference = static_cast<std::uint8_t>(difference | (a[i] ^ b[i]));
+  return difference == 0;
+}
+
+bool fits(const Hello& hello, const View& view) {
+  return same_key(hello.key, view.key) && hello.to == view.self && has_member(view, hello.from);
+}
+
+// Why the ops of `from` that `to` doesn't commit are aborted.
+Error change_between(const View& from, const View& to) {
+  std::string lost;
+  std::optional<PeerId> first;
+  for (const Member& member : from.ring) {
+    if (has_member(to, member.id)) continue;
+    lost += (first ? ", " : "") + std::to_string(member.id);
+    if (!first) first = member.id;
+  }
+  const std::string after = "; call it again in epoch " + std::to_string(to.epoch);
+  if (!first) return {ErrorCode::peer_lost, "aborted because a link was lost or the ring was changed" + after, {}};
+  return {ErrorCode::peer_lost, "aborted because the group lost peer " + lost + after, first};
+}
+
+}  // namespace
+
+Core::Core(EventLoop& loop, UniqueFd listener, Events events)
+    : loop_(loop),
+      events_(std::move(events)),
+      resolver_(loop),
+      mesh_(loop, resolver_, *this),
+      exports_(loop, hasher_, [this](OpId id, const OpResult& result) { events_.finished(id, result); }),
+      server_(loop, exports_),
+      acceptor_(loop, *this, std::move(listener)) {}
+
+void Core::all_reduce(const AllReduceOp::Request& request) {
+  if (open()) return epoch_->post(request);
+  if (waiting_.size() < limits::waiting_ops_max) return waiting_.push_back({request});
+  const std::string message = "all_reduce: " + std::to_string(limits::waiting_ops_max) +
+                              " ops were called and withdrawn while the group waits for its next view";
+  events_.finished(request.id, {.error = Error{ErrorCode::too_many_ops, message, {}}});
+}
+
+bool Core::cancel(OpId id) {
+  for (Waiting& waiting : waiting_) {
+    if (waiting.request.id != id || waiting.cancelled) continue;
+    waiting.cancelled = true;
+    const std::string message = "all_reduce with tag " + std::to_string(waiting.request.call.tag) +
+                                ": withdrawn before the next view was installed";
+    events_.finished(id, {.error = Error{ErrorCode::cancelled, message, {}}});
+    return true;
+  }
+  return epoch_ && epoch_->cancel(id);
+}
+
+std::variant<std::vector<OpReport>, Error> Core::prepare(const View& view, std::chrono::milliseconds timeout) {
+  const std::string name = "prepare epoch " + std::to_string(view.epoch) + ": ";
+  if (epoch_ && view.epoch <= epoch_->view().epoch) {
+    return Error{ErrorCode::invalid_argument,
+                 name + "epoch " + std::to_string(epoch_->view().epoch) + " is installed", {}};
+  }
+  if (epoch_ && view.self != epoch_->view().self) {
+    return Error{ErrorCode::invalid_argument, name + "this peer's id can't change", {}};
+  }
+  if (epoch_ && !epoch_->frozen()) epoch_->freeze();
+  const bool again = prepared_ && prepared_->view.epoch == view.epoch;
+  if (!again) prepared_.emplace();
+  prepared_->view = view;
+  mesh_.build(view, timeout, [this, epoch = view.epoch](const std::vector<LinkFailure>& failures) {
+    events_.prepared(epoch, failures);
+  });
+  acceptor_.judge_waiting();
+  return epoch_ ? epoch_->reports() : std::vector<OpReport>{};
+}
+
+std::optional<Error> Core::install(Epoch epoch, const std::vector<Verdict>& verdicts) {
+  if (!prepared_ || prepared_->view.epoch != epoch) {
+    return Error{ErrorCode::invalid_argument, "install: epoch " + std::to_string(epoch) + " isn't the prepared one", {}};
+  }
+  Prepared prepared = *std::exchange(prepared_, std::nullopt);
+  const View& view = prepared.view;
+  std::uint32_t rank = 0;
+  while (view.ring[rank].id != view.self) ++rank;
+  // Known before the ops of the old epoch end: who calls one again finds the new view.
+  events_.installed({view.epoch, view.self, rank, static_cast<std::uint32_t>(view.ring.size()), view.world_size});
+  if (epoch_) epoch_->resolve(verdicts, change_between(epoch_->view(), view));
+  open_epoch(std::move(prepared));
+  return std::nullopt;
+}
+
+void Core::open_epoch(Prepared prepared) {
+  const Epoch epoch = prepared.view.epoch;
+  epoch_ = std::make_unique<EpochOps>(prepared.view, mesh_, pool_, events_.finished);
+  mesh_.settle();
+  for (const auto& [peer, frame] : prepared.early_frames) {
+    if (Link* const link = mesh_.find(peer)) epoch_->on_control(*link, frame);
+  }
+  start_waiting();
+  for (const PeerId peer : mesh_.missing()) {
+    loop_.defer([this, epoch, peer] { events_.link_lost(epoch, peer, "the link broke before the view was installed"); });
+  }
+}
+
+void Core::start_waiting() {
+  for (const Waiting& waiting : std::exchange(waiting_, {})) {
+    if (waiting.cancelled) {
+      epoch_->post_cancelled(waiting.request.call.tag);
+    } else {
+      epoch_->post(waiting.request);
+    }
+  }
+}
+
+std::optional<StateExports::Released> Core::release_state(OpId id) {
+  server_.drop_readers_of(id);
+  return exports_.release(id);
+}
+
+void Core::fetch_state(OpId id, const Member& source, std::vector<FetchTensor> tensors) {
+  const View& view = epoch_->view();
+  StateFetch::Request request{
+      .id = id,
+      .source = source,
+      .tensors = std::move(tensors),
+      .hello = {ConnectionKind::state, view.epoch, view.self, source.id, view.key},
+  };
+  fetches_[id] = std::make_unique<StateFetch>(loop_, resolver_, hasher_, std::move(request),
+                                              [this](OpId fetch, const OpResult& result) {
+                                                events_.finished(fetch, result);
+                                                fetches_.erase(fetch);
+                                              });
+}
+
+void Core::stop_hashing() {
+  exports_.stop_hashing();
+  for (const auto& [id, fetch] : fetches_) fetch->stop_hashing();
+}
+
+void Core::join_helpers() {
+  hasher_.stop();
+  resolver_.stop();
+}
+
+void Core::fail_all() {
+  const Error why{ErrorCode::closed, "the engine was closed", {}};
+  if (epoch_) epoch_->fail_all(why);
+  for (const Waiting& waiting : std::exchange(waiting_, {})) {
+    if (!waiting.cancelled) events_.finished(waiting.request.id, {.error = Error{why.code, "all_reduce: " + why.message, {}}});
+  }
+  exports_.fail_all(why);
+  while (!fetches_.empty()) fetches_.begin()->second->fail_now(why);
+}
+
+Epoch Core::last_known_epoch() const {
+  if (prepared_) return prepared_->view.epoch;
+  return epoch_ ? epoch_->view().epoch : 0;
+}
+
+void Core::on_control(Link& link, const Frame& frame) {
+  if (epoch_ && frame.epoch == epoch_->view().epoch) return epoch_->on_control(link, frame);
+  if (frame.epoch > last_known_epoch()) return link.fail("a frame of an epoch that isn't prepared");
+  if (!prepared_ || frame.epoch != prepared_->view.epoch) return;  // late
+  if (prepared_->early_frames.size() >= limits::early_frames_max) return link.fail("too many frames before the install");
+  prepared_->early_frames.emplace_back(link.peer(), frame);
+}
+
+Link::Target Core::on_data(Link& link, const Frame& frame) {
+  if (epoch_ && frame.epoch == epoch_->view().epoch) return epoch_->on_data(link, frame);
+  const bool late = frame.epoch < last_known_epoch();
+  if (!late) link.fail("data of an epoch that isn't installed");
+  return {};
+}
+
+void Core::on_data_end(Link& link, const Frame& frame, const std::uint8_t* payload) {
+  PCCL_CHECK(epoch_ && frame.epoch == epoch_->view().epoch);
+  epoch_->on_data_end(link, frame, payload);
+}
+
+std::optional<Link::Outgoing> Core::next_data(Link& link) {
+  return epoch_ ? epoch_->next_data(link) : std::nullopt;
+}
+
+void Core::on_broken(Link& link, const std::string& reason) {
+  const PeerId peer = link.peer();
+  const bool current = mesh_.find(peer) == &link;
+  mesh_.remove(link);
+  // While frozen, the next view's links are what counts: build() makes them again, or install() reports them.
+  if (current && open()) events_.link_lost(epoch_->view().epoch, peer, reason);
+}
+
+Acceptor::Judgement Core::judge(const Hello& hello) {
+  if (hello.kind == ConnectionKind::state) {
+    const bool known = (prepared_ && fits(hello, prepared_->view)) || (epoch_ && fits(hello, epoch_->view()));
+    if (known) return server_.full() ? Acceptor::Judgement::refuse : Acceptor::Judgement::accept;
+  } else if (prepared_ && fits(hello, prepared_->view) && mesh_.expects(hello)) {
+    return Acceptor::Judgement::accept;
+  }
+  return hello.epoch > last_known_epoch() ? Acceptor::Judgement::wait : Acceptor::Judgement::refuse;
+}
+
+void Core::accepted(const Hello& hello, UniqueFd fd) {
+  if (hello.kind == ConnectionKind::state) {
+    server_.add(std::move(fd));
+  } else {
+    mesh_.add(hello.from, std::move(fd));
+  }
+}
+
+}  // namespace pccl

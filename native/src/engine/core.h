@@ -1,0 +1,99 @@
+// What the I/O thread does: it holds the views, the links, the open epoch and the transfers of state, and routes
+// what arrives between them. Every method belongs to that thread.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "base/buffer_pool.h"
+#include "base/worker_thread.h"
+#include "collective/epoch_ops.h"
+#include "pccl/engine.h"
+#include "state/state_exports.h"
+#include "state/state_fetch.h"
+#include "state/state_server.h"
+#include "transport/acceptor.h"
+#include "transport/event_loop.h"
+#include "transport/mesh.h"
+#include "transport/resolver.h"
+
+namespace pccl {
+
+class Core final : Link::Owner, Acceptor::Owner {
+ public:
+  // What the engine's other side hears, on the I/O thread.
+  struct Events {
+    std::function<void(OpId, const OpResult&)> finished;
+    std::function<void(const InstalledView&)> installed;
+    std::function<void(Epoch, const std::vector<LinkFailure>&)> prepared;
+    std::function<void(Epoch, PeerId, const std::string& reason)> link_lost;
+  };
+
+  Core(EventLoop& loop, UniqueFd listener, Events events);
+
+  void all_reduce(const AllReduceOp::Request& request);
+  bool cancel(OpId id);
+
+  std::variant<std::vector<OpReport>, Error> prepare(const View& view, std::chrono::milliseconds timeout);
+  std::optional<Error> install(Epoch epoch, const std::vector<Verdict>& verdicts);
+
+  void export_state(OpId id, std::vector<ExportTensor> tensors) { exports_.add(id, std::move(tensors)); }
+  std::optional<std::vector<Hash128>> hashes(OpId id) const { return exports_.hashes(id); }
+  std::optional<StateExports::Released> release_state(OpId id);
+  void fetch_state(OpId id, const Member& source, std::vector<FetchTensor> tensors);
+
+  // Closing goes in this order: stop_hashing, join_helpers (on the closing thread), fail_all.
+  void stop_hashing();
+  void join_helpers();
+  void fail_all();
+
+ private:
+  // Posted while no epoch is open.
+  struct Waiting {
+    AllReduceOp::Request request;
+    bool cancelled = false;  // the caller has been told; its number in the next epoch is still to be taken
+  };
+  struct Prepared {
+    View view;
+    // From peers that opened the epoch before this one.
+    std::vector<std::pair<PeerId, Frame>> early_frames;
+  };
+
+  void on_control(Link& link, const Frame& frame) override;
+  Link::Target on_data(Link& link, const Frame& frame) override;
+  void on_data_end(Link& link, const Frame& frame, const std::uint8_t* payload) override;
+  std::optional<Link::Outgoing> next_data(Link& link) override;
+  void on_broken(Link& link, const std::string& reason) override;
+
+  Acceptor::Judgement judge(const Hello& hello) override;
+  void accepted(const Hello& hello, UniqueFd fd) override;
+
+  bool open() const { return epoch_ && !epoch_->frozen(); }
+  Epoch last_known_epoch() const;
+  void open_epoch(Prepared prepared);
+  void start_waiting();
+
+  EventLoop& loop_;
+  Events events_;
+  Resolver resolver_;
+  WorkerThread hasher_;
+  BufferPool pool_;
+  Mesh mesh_;
+  std::unique_ptr<EpochOps> epoch_;
+  std::optional<Prepared> prepared_;
+  std::deque<Waiting> waiting_;
+  StateExports exports_;
+  StateServer server_;
+  std::map<OpId, std::unique_ptr<StateFetch>> fetches_;
+  Acceptor acceptor_;
+};
+
+}  // namespace pccl

@@ -1,0 +1,379 @@
+// The public Engine: checks calls on the caller's thread, keeps who is in flight, and hands the work to the I/O
+// thread.
+#include "pccl/engine.h"
+
+#include <algorithm>
+#include <future>
+#include <mutex>
+#include <set>
+#include <thread>
+#include <type_traits>
+#include <unordered_map>
+#include <utility>
+
+#include "base/check.h"
+#include "base/limits.h"
+#include "engine/core.h"
+#include "engine/leases.h"
+#include "reduce/kernels.h"
+#include "transport/socket.h"
+
+namespace pccl {
+namespace {
+
+[[noreturn]] void refuse(ErrorCode code, const std::string& message) { throw EngineError({code, message, {}}); }
+
+void check_view(const View& view) {
+  const std::string name = "prepare epoch " + std::to_string(view.epoch) + ": ";
+  if (view.epoch == 0) refuse(ErrorCode::invalid_argument, "prepare: epochs begin at 1");
+  if (view.ring.empty() || view.ring.size() > limits::group_size_max) {
+    refuse(ErrorCode::invalid_argument, name + "the ring has " + std::to_string(view.ring.size()) + " members");
+  }
+  std::set<PeerId> ids;
+  for (const Member& member : view.ring) {
+    const std::string who = name + "peer " + std::to_string(member.id);
+    if (!ids.insert(member.id).second) refuse(ErrorCode::invalid_argument, who + " is in the ring twice");
+    if (member.id != view.self && (member.host.empty() || member.port == 0)) {
+      refuse(ErrorCode::invalid_argument, who + " has no host or port");
+    }
+  }
+  if (!ids.contains(view.self)) {
+    refuse(ErrorCode::invalid_argument, name + "this peer, " + std::to_string(view.self) + ", is not in the ring");
+  }
+}
+
+std::uint64_t check_all_reduce(const AllReduce& call) {
+  if (call.dtype > DType::i32) refuse(ErrorCode::invalid_argument, "all_reduce: unknown dtype");
+  if (call.op > ReduceOp::min) refuse(ErrorCode::invalid_argument, "all_reduce: unknown reduction");
+  if (call.send == nullptr || call.recv == nullptr) refuse(ErrorCode::invalid_argument, "all_reduce: no buffer");
+  if (call.count == 0) refuse(ErrorCode::invalid_argument, "all_reduce: count is 0");
+  const std::size_t element = element_bytes(call.dtype);
+  if (call.count > PTRDIFF_MAX / element) refuse(ErrorCode::invalid_argument, "all_reduce: count is out of range");
+  const auto misaligned = [element](const void* at) { return reinterpret_cast<std::uintptr_t>(at) % element != 0; };
+  if (misaligned(call.send) || misaligned(call.recv)) {
+    refuse(ErrorCode::invalid_argument, "all_reduce: a buffer isn't aligned to its elements");
+  }
+  return call.count * element;
+}
+
+template <typename Tensor>
+void check_tensors(const char* operation, const std::vector<Tensor>& tensors) {
+  if (tensors.empty() || tensors.size() > limits::state_tensors_max) {
+    refuse(ErrorCode::invalid_argument, std::string(operation) + ": " + std::to_string(tensors.size()) + " tensors");
+  }
+  for (const Tensor& tensor : tensors) {
+    if (tensor.name.empty() || tensor.name.size() > limits::tensor_name_bytes_max) {
+      refuse(ErrorCode::invalid_argument, std::string(operation) + ": a name of " + std::to_string(tensor.name.size()) +
+                                              " bytes; allowed are 1 to " + std::to_string(limits::tensor_name_bytes_max));
+    }
+  }
+}
+
+void check_memory(const char* operation, const std::string& name, const void* at, std::uint64_t bytes) {
+  if (at != nullptr && bytes > 0 && bytes <= PTRDIFF_MAX) return;
+  refuse(ErrorCode::invalid_argument, std::string(operation) + ": tensor " + name + " has no bytes");
+}
+
+class EngineImpl final : public Engine {
+ public:
+  explicit EngineImpl(const EngineOptions& options);
+  ~EngineImpl() override { close(); }
+
+  std::uint16_t port() const override { return port_; }
+  std::optional<InstalledView> view() const override;
+
+  OpId all_reduce(const AllReduce& call, OpCallback callback) override;
+  bool cancel(OpId id) override;
+
+  OpId export_state(std::vector<ExportTensor> tensors, OpCallback callback) override;
+  std::vector<Hash128> hashes(OpId export_id) const override;
+  std::uint64_t release_state(OpId export_id) override;
+  OpId fetch_state(const Member& source, std::vector<FetchTensor> tensors, OpCallback callback) override;
+
+  void set_control(ControlCallbacks callbacks) override;
+  std::vector<OpReport> prepare(const View& view, std::uint32_t timeout_ms) override;
+  void install(Epoch epoch, const std::vector<Verdict>& verdicts) override;
+
+  void close() override;
+
+ private:
+  struct Call {
+    OpCallback callback;
+    std::optional<std::uint64_t> tag;  // of an all-reduce
+    bool exports = false;              // its memory stays in use until it is released
+  };
+
+  // These two with mutex_ held.
+  void check_open(const char* operation) const;
+  void lease(const char* operation, OpId id, const std::vector<Leases::Range>& ranges);
+  // Enters the call and hands its task to the I/O thread. With mutex_ held, so that nothing can follow close().
+  void start(OpId id, Call call, EventLoop::Task task);
+  void finished(OpId id, const OpResult& result);
+
+  // Runs `question` on the I/O thread, which never blocks, and returns what it returns.
+  template <typename F>
+  auto ask(const char* operation, F question) const;
+  template <typename F>
+  auto ask_unchecked(F question) const;
+
+  mutable EventLoop loop_;
+  std::uint16_t port_ = 0;
+  std::unique_ptr<Core> core_;
+
+  mutable std::mutex mutex_;
+  bool closed_ = false;
+  std::optional<InstalledView> view_;
+  OpId next_id_ = 1;
+  std::unordered_map<OpId, Call> calls_;
+  std::set<std::uint64_t> tags_;
+  Leases leases_;
+
+  std::mutex control_mutex_;
+  ControlCallbacks control_;
+
+  std::mutex close_mutex_;
+  std::thread thread_;
+};
+
+EngineImpl::EngineImpl(const EngineOptions& options) {
+  UniqueFd listener = listen_tcp(options.host, options.port);
+  port_ = local_port(listener.get());
+  Core::Events events{
+      .finished = [this](OpId id, const OpResult& result) { finished(id, result); },
+      .installed =
+          [this](const InstalledView& view) {
+            const std::lock_guard lock(mutex_);
+            view_ = view;
+          },
+      .prepared =
+          [this](Epoch epoch, const std::vector<LinkFailure>& failures) {
+            const std::lock_guard lock(control_mutex_);
+            if (control_.prepared) control_.prepared(epoch, failures);
+          },
+      .link_lost =
+          [this](Epoch epoch, PeerId peer, const std::string& reason) {
+            const std::lock_guard lock(control_mutex_);
+            if (control_.link_lost) control_.link_lost(epoch, peer, reason);
+          },
+  };
+  core_ = std::make_unique<Core>(loop_, std::move(listener), std::move(events));
+  thread_ = std::thread([this] { loop_.run(); });
+}
+
+std::optional<InstalledView> EngineImpl::view() const {
+  const std::lock_guard lock(mutex_);
+  return view_;
+}
+
+void EngineImpl::check_open(const char* operation) const {
+  if (closed_) refuse(ErrorCode::closed, std::string(operation) + ": the engine is closed");
+}
+
+void EngineImpl::lease(const char* operation, OpId id, const std::vector<Leases::Range>& ranges) {
+  for (const Leases::Range& range : ranges) {
+    if (const auto holder = leases_.holder(range)) {
+      refuse(ErrorCode::buffer_in_use,
+             std::string(operation) + ": a buffer overlaps one of call " + std::to_string(*holder) + ", which is in flight");
+    }
+  }
+  for (const Leases::Range& range : ranges) leases_.take(id, range);
+}
+
+void EngineImpl::start(OpId id, Call call, EventLoop::Task task) {
+  calls_.emplace(id, std::move(call));
+  const bool taken = loop_.post(std::move(task));
+  PCCL_CHECK(taken);
+}
+
+void EngineImpl::finished(OpId id, const OpResult& result) {
+  OpCallback callback;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = calls_.find(id);
+    PCCL_CHECK(found != calls_.end());
+    // Free before the caller hears of it, so that it can call again at once.
+    if (found->second.tag) tags_.erase(*found->second.tag);
+    if (!found->second.exports || result.error) leases_.give_back(id);
+    callback = std::move(found->second.callback);
+    calls_.erase(found);
+  }
+  callback(id, result);
+}
+
+template <typename F>
+auto EngineImpl::ask_unchecked(F question) const {
+  auto promise = std::make_shared<std::promise<std::invoke_result_t<F>>>();
+  auto answer = promise->get_future();
+  const bool taken = loop_.post([promise, question = std::move(question)]() mutable { promise->set_value(question()); });
+  PCCL_CHECK(taken);
+  return answer;
+}
+
+template <typename F>
+auto EngineImpl::ask(const char* operation, F question) const {
+  if (std::this_thread::get_id() == thread_.get_id()) {
+    refuse(ErrorCode::internal, std::string(operation) + ": called from one of the engine's callbacks");
+  }
+  auto answer = [&] {
+    const std::lock_guard lock(mutex_);
+    check_open(operation);
+    return ask_unchecked(std::move(question));
+  }();
+  return answer.get();
+}
+
+OpId EngineImpl::all_reduce(const AllReduce& call, OpCallback callback) {
+  const std::uint64_t bytes = check_all_reduce(call);
+  std::vector<Leases::Range> ranges{Leases::range(call.recv, bytes, Leases::Use::exclusive)};
+  if (call.send != call.recv) {
+    ranges.push_back(Leases::range(call.send, bytes, Leases::Use::exclusive));
+    if (ranges[0].begin < ranges[1].end && ranges[1].begin < ranges[0].end) {
+      refuse(ErrorCode::invalid_argument, "all_reduce: send and recv overlap without being the same");
+    }
+  }
+  const std::lock_guard lock(mutex_);
+  check_open("all_reduce");
+  if (!view_) refuse(ErrorCode::not_installed, "all_reduce: no view has been installed yet");
+  if (tags_.contains(call.tag)) {
+    refuse(ErrorCode::tag_in_use, "all_reduce: an op with tag " + std::to_string(call.tag) + " is in flight");
+  }
+  if (tags_.size() >= limits::ops_in_flight_max) {
+    refuse(ErrorCode::too_many_ops, "all_reduce: " + std::to_string(tags_.size()) + " ops are in flight");
+  }
+  const OpId id = next_id_++;
+  lease("all_reduce", id, ranges);
+  tags_.insert(call.tag);
+  const AllReduceOp::Request request{id, call, std::chrono::steady_clock::now()};
+  start(id, {std::move(callback), call.tag}, [this, request] { core_->all_reduce(request); });
+  return id;
+}
+
+bool EngineImpl::cancel(OpId id) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (closed_) return false;
+  }
+  return ask("cancel", [this, id] { return core_->cancel(id); });
+}
+
+OpId EngineImpl::export_state(std::vector<ExportTensor> tensors, OpCallback callback) {
+  check_tensors("export_state", tensors);
+  std::vector<Leases::Range> ranges;
+  for (const ExportTensor& tensor : tensors) {
+    check_memory("export_state", tensor.name, tensor.data, tensor.bytes);
+    ranges.push_back(Leases::range(tensor.data, tensor.bytes, Leases::Use::shared));
+  }
+  const std::lock_guard lock(mutex_);
+  check_open("export_state");
+  const OpId id = next_id_++;
+  lease("export_state", id, ranges);
+  start(id, {std::move(callback), std::nullopt, true},
+        [this, id, tensors = std::move(tensors)]() mutable { core_->export_state(id, std::move(tensors)); });
+  return id;
+}
+
+std::vector<Hash128> EngineImpl::hashes(OpId export_id) const {
+  const auto hashes = ask("hashes", [this, export_id] { return core_->hashes(export_id); });
+  if (!hashes) {
+    refuse(ErrorCode::invalid_argument,
+           "hashes: " + std::to_string(export_id) + " is no export, or its hashing hasn't ended");
+  }
+  return *hashes;
+}
+
+std::uint64_t EngineImpl::release_state(OpId export_id) {
+  const auto released = ask("release_state", [this, export_id] { return core_->release_state(export_id); });
+  if (!released) {
+    refuse(ErrorCode::invalid_argument, "release_state: " + std::to_string(export_id) + " is no export");
+  }
+  released->hashing_ended.wait();
+  // Whoever waits for the hashes hears that they won't come.
+  ask("release_state", [this, export_id] {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!calls_.contains(export_id)) {
+        leases_.give_back(export_id);
+        return true;
+      }
+    }
+    finished(export_id, {.error = Error{ErrorCode::cancelled, "export_state: released before it was hashed", {}}});
+    return true;
+  });
+  return released->served_bytes;
+}
+
+OpId EngineImpl::fetch_state(const Member& source, std::vector<FetchTensor> tensors, OpCallback callback) {
+  check_tensors("fetch_state", tensors);
+  if (source.host.empty() || source.port == 0) {
+    refuse(ErrorCode::invalid_argument, "fetch_state: peer " + std::to_string(source.id) + " has no host or port");
+  }
+  std::vector<Leases::Range> ranges;
+  for (const FetchTensor& tensor : tensors) {
+    check_memory("fetch_state", tensor.name, tensor.into, tensor.bytes);
+    ranges.push_back(Leases::range(tensor.into, tensor.bytes, Leases::Use::exclusive));
+  }
+  std::sort(ranges.begin(), ranges.end(), [](const auto& a, const auto& b) { return a.begin < b.begin; });
+  for (std::size_t i = 1; i < ranges.size(); ++i) {
+    if (ranges[i].begin < ranges[i - 1].end) refuse(ErrorCode::invalid_argument, "fetch_state: tensors overlap");
+  }
+  const std::lock_guard lock(mutex_);
+  check_open("fetch_state");
+  if (!view_) refuse(ErrorCode::not_installed, "fetch_state: no view has been installed yet");
+  const OpId id = next_id_++;
+  lease("fetch_state", id, ranges);
+  start(id, {std::move(callback), std::nullopt}, [this, id, source, tensors = std::move(tensors)]() mutable {
+    core_->fetch_state(id, source, std::move(tensors));
+  });
+  return id;
+}
+
+void EngineImpl::set_control(ControlCallbacks callbacks) {
+  const std::lock_guard lock(control_mutex_);
+  control_ = std::move(callbacks);
+}
+
+std::vector<OpReport> EngineImpl::prepare(const View& view, std::uint32_t timeout_ms) {
+  check_view(view);
+  auto answer = ask("prepare", [&] { return core_->prepare(view, std::chrono::milliseconds(timeout_ms)); });
+  if (const Error* error = std::get_if<Error>(&answer)) throw EngineError(*error);
+  return std::get<std::vector<OpReport>>(std::move(answer));
+}
+
+void EngineImpl::install(Epoch epoch, const std::vector<Verdict>& verdicts) {
+  const auto error = ask("install", [&] { return core_->install(epoch, verdicts); });
+  if (error) throw EngineError(*error);
+}
+
+void EngineImpl::close() {
+  const std::lock_guard closing(close_mutex_);
+  if (!thread_.joinable()) return;
+  {
+    const std::lock_guard lock(mutex_);
+    closed_ = true;
+  }
+  ask_unchecked([this] {
+    core_->stop_hashing();
+    return true;
+  }).wait();
+  core_->join_helpers();
+  loop_.post([this] { core_->fail_all(); });
+  loop_.stop();
+  thread_.join();
+  core_.reset();
+  // An export that was being released; its memory isn't read any more.
+  while (!calls_.empty()) {
+    finished(calls_.begin()->first, {.error = Error{ErrorCode::closed, "the engine was closed", {}}});
+  }
+}
+
+}  // namespace
+
+std::shared_ptr<Engine> Engine::create(const EngineOptions& options) {
+  try {
+    return std::make_shared<EngineImpl>(options);
+  } catch (const std::system_error& error) {
+    throw EngineError({ErrorCode::io, std::string("create engine: ") + error.what(), {}});
+  }
+}
+
+}  // namespace pccl

@@ -1,0 +1,24 @@
+// The arithmetic of an all-reduce: how two contributions become one.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "pccl/engine.h"
+
+namespace pccl {
+
+constexpr std::size_t element_bytes(DType dtype) { return dtype == DType::f64 ? 8 : 4; }
+const char* dtype_name(DType dtype);
+const char* reduce_op_name(ReduceOp op);
+
+// into[i] = local[i] (op) incoming[i]. `into` may be `local`; `incoming` overlaps neither. i32 sums wrap around;
+// max and min give NaN where either side is NaN; avg adds.
+void combine(DType dtype, ReduceOp op, void* into, const void* local, const void* incoming, std::size_t count);
+
+// What the owner of a slice does with the last contribution: combine, and for avg also divide by `contributions`
+// (i32: towards zero).
+void combine_last(DType dtype, ReduceOp op, void* into, const void* local, const void* incoming, std::size_t count,
+                  std::uint32_t contributions);
+
+}  // namespace pccl

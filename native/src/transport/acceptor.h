@@ -1,0 +1,66 @@
+// The listening side of the handshake. A stranger has hello_timeout to say a valid Hello; one whose Hello fits no
+// view that is known yet waits for a while, since its peer may have heard of the view first. Whoever is turned
+// away sees its connection closed and may dial again.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <list>
+#include <optional>
+
+#include "base/limits.h"
+#include "base/unique_fd.h"
+#include "transport/event_loop.h"
+#include "transport/frame.h"
+
+namespace pccl {
+
+class Acceptor final : EventLoop::Handler {
+ public:
+  enum class Judgement : std::uint8_t { accept, wait, refuse };
+
+  class Owner {
+   public:
+    virtual Judgement judge(const Hello& hello) = 0;
+    // A Welcome has been sent on `fd`.
+    virtual void accepted(const Hello& hello, UniqueFd fd) = 0;
+
+   protected:
+    ~Owner() = default;
+  };
+
+  Acceptor(EventLoop& loop, Owner& owner, UniqueFd listener);
+
+  // The owner knows another view now: those that wait are judged again.
+  void judge_waiting();
+
+ private:
+  struct Stranger final : EventLoop::Handler {
+    explicit Stranger(Acceptor& to) : acceptor(to) {}
+    void on_ready(std::uint32_t events) override { acceptor.on_stranger(*this, events); }
+
+    Acceptor& acceptor;
+    std::list<Stranger>::iterator self;
+    UniqueFd fd;
+    EventLoop::Watch watch;
+    EventLoop::Timer timeout;
+    std::array<std::uint8_t, hello_bytes> bytes;
+    std::size_t got = 0;
+    std::optional<Hello> hello;
+  };
+
+  void on_ready(std::uint32_t events) override;
+  void add(UniqueFd fd);
+  void on_stranger(Stranger& stranger, std::uint32_t events);
+  void judge(Stranger& stranger);
+  void pause();
+
+  EventLoop& loop_;
+  Owner& owner_;
+  UniqueFd listener_;
+  EventLoop::Watch watch_;
+  EventLoop::Timer resume_;
+  std::list<Stranger> strangers_;  // oldest first
+};
+
+}  // namespace pccl

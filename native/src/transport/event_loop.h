@@ -1,0 +1,97 @@
+// One thread's epoll loop: watched descriptors, timers, and tasks from other threads. It sleeps when there is
+// nothing to do. All but post() and stop() belong to the thread that is in run(), or to the constructing thread
+// before it.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "base/unique_fd.h"
+
+namespace pccl {
+
+class EventLoop {
+ public:
+  using Clock = std::chrono::steady_clock;
+  using Task = std::function<void()>;
+
+  class Handler {
+   public:
+    // `events`: EPOLLIN, EPOLLOUT, …
+    virtual void on_ready(std::uint32_t events) = 0;
+
+   protected:
+    ~Handler() = default;
+  };
+
+  // Ends its watch, or its timer, when it goes. Neither may outlive the loop.
+  class Watch {
+   public:
+    Watch() = default;
+    Watch(EventLoop& loop, int fd, std::uint32_t events, Handler& handler);
+    Watch(Watch&& other) noexcept;
+    Watch& operator=(Watch&& other) noexcept;
+    ~Watch() { reset(); }
+    void set(std::uint32_t events);
+    void reset();
+
+   private:
+    EventLoop* loop_ = nullptr;
+    int fd_ = -1;
+    std::uint64_t token_ = 0;
+    std::uint32_t events_ = 0;
+  };
+
+  class Timer {
+   public:
+    Timer() = default;
+    Timer(EventLoop& loop, Clock::duration delay, Task task);
+    Timer(Timer&& other) noexcept;
+    Timer& operator=(Timer&& other) noexcept;
+    ~Timer() { reset(); }
+    void reset();
+
+   private:
+    EventLoop* loop_ = nullptr;
+    std::pair<Clock::time_point, std::uint64_t> key_;
+  };
+
+  // Throws EngineError (io).
+  EventLoop();
+
+  // Runs `task` on the loop's thread; false when the loop has ended, and then never.
+  bool post(Task task);
+  // The loop ends when the tasks that came before are through.
+  void stop();
+
+  // Runs `task` on this thread after the handler, timer or task that is running, in order.
+  void defer(Task task) { deferred_.push_back(std::move(task)); }
+
+  void run();
+
+ private:
+  void drain_posted();
+  void run_deferred();
+  void run_timers();
+  int timeout_ms() const;
+
+  UniqueFd epoll_;
+  UniqueFd wake_;
+  std::uint64_t next_token_ = 1;
+  // Events carry tokens, never pointers, so that one for a handler that is gone finds nothing.
+  std::unordered_map<std::uint64_t, Handler*> handlers_;
+  std::map<std::pair<Clock::time_point, std::uint64_t>, Task> timers_;
+  std::vector<Task> deferred_;
+
+  std::mutex mutex_;
+  std::vector<Task> posted_;
+  bool stopping_ = false;
+  bool ended_ = false;
+};
+
+}  // namespace pccl

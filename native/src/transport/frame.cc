@@ -1,0 +1,261 @@
+#include "transport/frame.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/limits.h"
+#include "base/little_endian.h"
+#include "reduce/kernels.h"
+
+namespace pccl {
+namespace {
+
+constexpr std::array<std::uint8_t, 8> magic = {'P', 'C', 'C', 'L', 'P', 'E', 'E', 'R'};
+// Raised when an older peer would misread a newer one's bytes; limits::chunk_bytes is one of the things it covers.
+constexpr std::uint32_t version = 1;
+
+enum class FrameType : std::uint8_t { ready = 1, data = 2, done = 3, abort = 4 };
+
+// Codes on the wire; ErrorCode's own numbers may change.
+constexpr std::uint8_t abort_cancelled = 1;
+constexpr std::uint8_t abort_mismatch = 2;
+
+constexpr std::size_t mismatch_bytes = control_payload_bytes_max;
+constexpr std::uint32_t rounds_max = 32;
+
+struct RawHeader {
+  std::uint8_t type = 0;
+  std::uint8_t a = 0;
+  std::uint8_t b = 0;
+  std::uint32_t payload_bytes = 0;
+  Epoch epoch = 0;
+  OpKey key;
+  std::uint32_t step = 0;
+  std::uint64_t value = 0;
+};
+
+void store(const RawHeader& raw, std::uint8_t* at) {
+  at[0] = raw.type;
+  at[1] = raw.a;
+  at[2] = raw.b;
+  at[3] = 0;
+  store_le(at + 4, raw.payload_bytes);
+  store_le(at + 8, raw.epoch);
+  store_le(at + 16, raw.key.tag);
+  store_le(at + 24, raw.key.seq);
+  store_le(at + 28, raw.step);
+  store_le(at + 32, raw.value);
+}
+
+RawHeader load(const std::uint8_t* at) {
+  RawHeader raw;
+  raw.type = at[0];
+  raw.a = at[1];
+  raw.b = at[2];
+  raw.payload_bytes = load_le<std::uint32_t>(at + 4);
+  raw.epoch = load_le<Epoch>(at + 8);
+  raw.key.tag = load_le<std::uint64_t>(at + 16);
+  raw.key.seq = load_le<std::uint32_t>(at + 24);
+  raw.step = load_le<std::uint32_t>(at + 28);
+  raw.value = load_le<std::uint64_t>(at + 32);
+  return raw;
+}
+
+// count u64, dtype u8, op u8, zero u8[6]
+void store_descriptor(const Descriptor& descriptor, std::uint8_t* at) {
+  store_le(at, descriptor.count);
+  at[8] = static_cast<std::uint8_t>(descriptor.dtype);
+  at[9] = static_cast<std::uint8_t>(descriptor.op);
+  std::memset(at + 10, 0, 6);
+}
+
+std::optional<Descriptor> make_descriptor(std::uint64_t count, std::uint8_t dtype, std::uint8_t op) {
+  if (dtype > static_cast<std::uint8_t>(DType::i32) || op > static_cast<std::uint8_t>(ReduceOp::min)) return {};
+  const Descriptor descriptor{count, static_cast<DType>(dtype), static_cast<ReduceOp>(op)};
+  if (count == 0 || count > UINT64_MAX / 2 / element_bytes(descriptor.dtype)) return {};
+  return descriptor;
+}
+
+std::optional<Descriptor> load_descriptor(const std::uint8_t* at) {
+  if (std::any_of(at + 10, at + 16, [](std::uint8_t byte) { return byte != 0; })) return {};
+  return make_descriptor(load_le<std::uint64_t>(at), at[8], at[9]);
+}
+
+struct HeaderOf {
+  RawHeader& raw;
+
+  void operator()(const ReadyBody& body) const {
+    raw.type = static_cast<std::uint8_t>(FrameType::ready);
+    raw.a = static_cast<std::uint8_t>(body.descriptor.dtype);
+    raw.b = static_cast<std::uint8_t>(body.descriptor.op);
+    raw.value = body.descriptor.count;
+  }
+  void operator()(const DataBody& body) const {
+    raw.type = static_cast<std::uint8_t>(FrameType::data);
+    raw.payload_bytes = body.bytes;
+    raw.step = body.step;
+    raw.value = body.chunk;
+  }
+  void operator()(const DoneBody& body) const {
+    raw.type = static_cast<std::uint8_t>(FrameType::done);
+    raw.a = static_cast<std::uint8_t>(body.round);
+  }
+  void operator()(const AbortBody& body) const {
+    raw.type = static_cast<std::uint8_t>(FrameType::abort);
+    raw.a = body.reason.mismatch ? abort_mismatch : abort_cancelled;
+    raw.payload_bytes = body.reason.mismatch ? mismatch_bytes : 0;
+    raw.value = body.reason.origin;
+  }
+};
+
+RawHeader raw_header(const Frame& frame) {
+  RawHeader raw;
+  raw.epoch = frame.epoch;
+  raw.key = frame.key;
+  std::visit(HeaderOf{raw}, frame.body);
+  return raw;
+}
+
+// The reason why no peer should send this header, or null.
+const char* fault(const RawHeader& raw, std::uint8_t reserved) {
+  if (reserved != 0) return "frame header has a reserved byte set";
+  if (raw.type < 1 || raw.type > static_cast<std::uint8_t>(FrameType::abort)) return "unknown frame type";
+  const auto type = static_cast<FrameType>(raw.type);
+  if (type != FrameType::data) {
+    if (raw.step != 0) return "step in a frame that has none";
+    const bool mismatch = type == FrameType::abort && raw.a == abort_mismatch;
+    if (raw.payload_bytes != (mismatch ? mismatch_bytes : 0)) return "payload of the wrong size";
+  }
+  if (type != FrameType::ready && raw.b != 0) return "second detail in a frame that has none";
+  switch (type) {
+    case FrameType::ready:
+      if (!make_descriptor(raw.value, raw.a, raw.b)) return "descriptor out of range";
+      return nullptr;
+    case FrameType::data:
+      if (raw.a != 0) return "detail in a data frame";
+      if (raw.payload_bytes == 0 || raw.payload_bytes > limits::chunk_bytes) return "chunk of the wrong size";
+      return nullptr;
+    case FrameType::done:
+      if (raw.a >= rounds_max || raw.value != 0) return "done round out of range";
+      return nullptr;
+    case FrameType::abort:
+      if (raw.a != abort_cancelled && raw.a != abort_mismatch) return "unknown abort code";
+      return nullptr;
+  }
+  return "unknown frame type";
+}
+
+}  // namespace
+
+void append_frame(const Frame& frame, std::vector<std::uint8_t>& to) {
+  const std::size_t begin = to.size();
+  to.resize(begin + header_bytes);
+  store(raw_header(frame), to.data() + begin);
+  const auto* abort = std::get_if<AbortBody>(&frame.body);
+  if (abort == nullptr || !abort->reason.mismatch) return;
+  const Mismatch& mismatch = *abort->reason.mismatch;
+  to.resize(begin + header_bytes + mismatch_bytes);
+  std::uint8_t* const payload = to.data() + begin + header_bytes;
+  store_descriptor(mismatch.own, payload);
+  store_le(payload + 16, mismatch.other);
+  store_descriptor(mismatch.others, payload + 24);
+}
+
+Header data_header(Epoch epoch, OpKey key, const DataBody& body) {
+  Header header;
+  store(raw_header({epoch, key, body}), header.data());
+  return header;
+}
+
+std::optional<std::uint32_t> payload_bytes(std::span<const std::uint8_t, header_bytes> header, std::string& error) {
+  const RawHeader raw = load(header.data());
+  if (const char* reason = fault(raw, header[3])) {
+    error = reason;
+    return std::nullopt;
+  }
+  return raw.payload_bytes;
+}
+
+std::optional<Frame> decode_frame(std::span<const std::uint8_t, header_bytes> header,
+                                  std::span<const std::uint8_t> payload, std::string& error) {
+  const RawHeader raw = load(header.data());
+  if (const char* reason = fault(raw, header[3])) {
+    error = reason;
+    return std::nullopt;
+  }
+  Frame frame{raw.epoch, raw.key, {}};
+  switch (static_cast<FrameType>(raw.type)) {
+    case FrameType::ready:
+      frame.body = ReadyBody{*make_descriptor(raw.value, raw.a, raw.b)};
+      break;
+    case FrameType::data:
+      frame.body = DataBody{raw.step, raw.value, raw.payload_bytes};
+      break;
+    case FrameType::done:
+      frame.body = DoneBody{raw.a};
+      break;
+    case FrameType::abort: {
+      AbortReason reason{ErrorCode::cancelled, raw.value, std::nullopt};
+      if (raw.a == abort_mismatch) {
+        if (payload.size() != mismatch_bytes) {
+          error = "payload of the wrong size";
+          return std::nullopt;
+        }
+        const auto own = load_descriptor(payload.data());
+        const auto others = load_descriptor(payload.data() + 24);
+        if (!own || !others) {
+          error = "descriptor out of range";
+          return std::nullopt;
+        }
+        reason.code = ErrorCode::descriptor_mismatch;
+        reason.mismatch = Mismatch{*own, load_le<PeerId>(payload.data() + 16), *others};
+      }
+      frame.body = AbortBody{reason};
+      break;
+    }
+  }
+  return frame;
+}
+
+std::array<std::uint8_t, hello_bytes> encode_hello(const Hello& hello) {
+  std::array<std::uint8_t, hello_bytes> bytes;
+  std::copy(magic.begin(), magic.end(), bytes.begin());
+  store_le(bytes.data() + 8, version);
+  store_le(bytes.data() + 12, static_cast<std::uint32_t>(hello.kind));
+  store_le(bytes.data() + 16, hello.epoch);
+  store_le(bytes.data() + 24, hello.from);
+  store_le(bytes.data() + 32, hello.to);
+  std::copy(hello.key.begin(), hello.key.end(), bytes.begin() + 40);
+  return bytes;
+}
+
+std::optional<Hello> decode_hello(std::span<const std::uint8_t, hello_bytes> bytes) {
+  if (!std::equal(magic.begin(), magic.end(), bytes.begin())) return std::nullopt;
+  if (load_le<std::uint32_t>(bytes.data() + 8) != version) return std::nullopt;
+  const auto kind = load_le<std::uint32_t>(bytes.data() + 12);
+  if (kind != static_cast<std::uint32_t>(ConnectionKind::link) &&
+      kind != static_cast<std::uint32_t>(ConnectionKind::state)) {
+    return std::nullopt;
+  }
+  Hello hello;
+  hello.kind = static_cast<ConnectionKind>(kind);
+  hello.epoch = load_le<Epoch>(bytes.data() + 16);
+  hello.from = load_le<PeerId>(bytes.data() + 24);
+  hello.to = load_le<PeerId>(bytes.data() + 32);
+  std::copy(bytes.begin() + 40, bytes.end(), hello.key.begin());
+  return hello;
+}
+
+std::array<std::uint8_t, welcome_bytes> encode_welcome() {
+  std::array<std::uint8_t, welcome_bytes> bytes{};
+  std::copy(magic.begin(), magic.end(), bytes.begin());
+  store_le(bytes.data() + 8, version);
+  return bytes;
+}
+
+bool is_welcome(std::span<const std::uint8_t, welcome_bytes> bytes) {
+  const auto expected = encode_welcome();
+  return std::equal(expected.begin(), expected.end(), bytes.begin());
+}
+
+}  // namespace pccl

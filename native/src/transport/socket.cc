@@ -1,0 +1,118 @@
+#include "transport/socket.h"
+
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <system_error>
+
+#include "base/limits.h"
+#include "pccl/engine.h"
+
+namespace pccl {
+namespace {
+
+constexpr int listen_backlog = 512;
+
+struct FreeAddresses {
+  void operator()(addrinfo* list) const { ::freeaddrinfo(list); }
+};
+using AddressList = std::unique_ptr<addrinfo, FreeAddresses>;
+
+AddressList look_up(const std::string& host, std::uint16_t port, int flags, int& result) {
+  addrinfo hints{};
+  hints.ai_family = AF_UNSPEC;
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = flags | AI_NUMERICSERV;
+  addrinfo* list = nullptr;
+  result = ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &list);
+  return AddressList(list);
+}
+
+Address to_address(const addrinfo& info) {
+  Address address;
+  std::memcpy(&address.storage, info.ai_addr, info.ai_addrlen);
+  address.bytes = info.ai_addrlen;
+  return address;
+}
+
+void set_option(int fd, int level, int name, int value) { ::setsockopt(fd, level, name, &value, sizeof value); }
+
+}  // namespace
+
+UniqueFd listen_tcp(const std::string& host, std::uint16_t port) {
+  const std::string where = "listen on " + host + ":" + std::to_string(port) + ": ";
+  int result = 0;
+  const AddressList list = look_up(host, port, AI_PASSIVE, result);
+  if (!list) throw EngineError({ErrorCode::invalid_argument, where + ::gai_strerror(result), {}});
+  UniqueFd fd(::socket(list->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (!fd) throw EngineError({ErrorCode::io, where + errno_text(errno), {}});
+  set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
+  // "::" means every address, the older ones too, whatever the system's default is.
+  if (list->ai_family == AF_INET6) set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, 0);
+  if (::bind(fd.get(), list->ai_addr, list->ai_addrlen) != 0 || ::listen(fd.get(), listen_backlog) != 0) {
+    throw EngineError({ErrorCode::io, where + errno_text(errno), {}});
+  }
+  return fd;
+}
+
+std::uint16_t local_port(int fd) {
+  sockaddr_storage storage{};
+  socklen_t bytes = sizeof storage;
+  ::getsockname(fd, reinterpret_cast<sockaddr*>(&storage), &bytes);
+  const auto port = storage.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6*>(&storage)->sin6_port
+                                                  : reinterpret_cast<sockaddr_in*>(&storage)->sin_port;
+  return ntohs(port);
+}
+
+std::optional<Address> numeric_address(const std::string& host, std::uint16_t port) {
+  int result = 0;
+  const AddressList list = look_up(host, port, AI_NUMERICHOST, result);
+  if (!list) return std::nullopt;
+  return to_address(*list);
+}
+
+std::vector<Address> resolve_now(const std::string& host, std::uint16_t port, std::string& error) {
+  int result = 0;
+  const AddressList list = look_up(host, port, 0, result);
+  std::vector<Address> addresses;
+  for (const addrinfo* at = list.get(); at != nullptr; at = at->ai_next) addresses.push_back(to_address(*at));
+  if (addresses.empty()) error = "host name " + host + ": " + ::gai_strerror(result);
+  return addresses;
+}
+
+UniqueFd start_connect(const Address& address, std::string& error) {
+  UniqueFd fd(::socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (fd && (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address.storage), address.bytes) == 0 ||
+             errno == EINPROGRESS)) {
+    return fd;
+  }
+  error = errno_text(errno);
+  return UniqueFd();
+}
+
+int connect_result(int fd) {
+  int code = 0;
+  socklen_t bytes = sizeof code;
+  if (::getsockopt(fd, SOL_SOCKET, SO_ERROR, &code, &bytes) != 0) return errno;
+  return code;
+}
+
+void tune_data_socket(int fd) {
+  using namespace std::chrono;
+  set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+  set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, static_cast<int>(milliseconds(limits::unacknowledged_timeout).count()));
+  // An idle link notices a host that vanished within the same time.
+  set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+  set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, 4);
+  set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, 2);
+  set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
+}
+
+std::string errno_text(int code) { return std::generic_category().message(code); }
+
+}  // namespace pccl

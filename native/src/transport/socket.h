@@ -1,0 +1,39 @@
+// TCP sockets as the engine uses them: non-blocking, closed on exec, and without a signal on a broken pipe.
+#pragma once
+
+#include <sys/socket.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/unique_fd.h"
+
+namespace pccl {
+
+struct Address {
+  sockaddr_storage storage{};
+  socklen_t bytes = 0;
+};
+
+// Throws EngineError: invalid_argument for a host that isn't an address of this machine, io when the system refuses.
+UniqueFd listen_tcp(const std::string& host, std::uint16_t port);
+std::uint16_t local_port(int fd);
+
+// The address that `host` spells out, without asking anybody.
+std::optional<Address> numeric_address(const std::string& host, std::uint16_t port);
+// May ask a name server, and wait for it. Gives no address, and the reason in `error`, when there is none.
+std::vector<Address> resolve_now(const std::string& host, std::uint16_t port, std::string& error);
+
+// Starts to connect; on failure gives an empty descriptor and leaves the reason in `error`.
+UniqueFd start_connect(const Address& address, std::string& error);
+// What became of it, as an errno; 0: connected.
+int connect_result(int fd);
+
+// No delay for small frames, and an error instead of silence from a host that went away.
+void tune_data_socket(int fd);
+
+std::string errno_text(int code);
+
+}  // namespace pccl

@@ -1,0 +1,104 @@
+// Several engines in this process, linked over loopback, and a stand-in for the coordinator: it makes views, and
+// decides over ops by the rules of docs/protocol.md.
+#pragma once
+
+#include <condition_variable>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "pccl/engine.h"
+
+namespace pccl::test {
+
+// The one value that a callback gives, awaited with a generous deadline.
+template <typename T>
+class Awaited {
+ public:
+  void set(T value) const {
+    const std::lock_guard lock(state_->mutex);
+    state_->values.push_back(std::move(value));
+    state_->changed.notify_all();
+  }
+  // Throws when it doesn't come.
+  T get() const {
+    std::unique_lock lock(state_->mutex);
+    if (!state_->changed.wait_for(lock, std::chrono::seconds(60), [this] { return !state_->values.empty(); })) {
+      throw std::runtime_error("nothing came within a minute");
+    }
+    return state_->values.front();
+  }
+  std::size_t count() const {
+    const std::lock_guard lock(state_->mutex);
+    return state_->values.size();
+  }
+
+ private:
+  struct State {
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::vector<T> values;
+  };
+  std::shared_ptr<State> state_ = std::make_shared<State>();
+};
+
+using PendingOp = std::pair<OpId, Awaited<OpResult>>;
+
+struct Lost {
+  Epoch epoch = 0;
+  PeerId peer = 0;
+  std::string reason;
+};
+
+struct Peer {
+  PeerId id = 0;
+  Awaited<Lost> lost;
+  std::mutex mutex;
+  std::map<Epoch, Awaited<std::vector<LinkFailure>>> prepared;
+  std::shared_ptr<Engine> engine;  // goes first: its callbacks use the rest
+
+  Member member() const { return {id, "127.0.0.1", engine->port()}; }
+  Awaited<std::vector<LinkFailure>> prepared_in(Epoch epoch);
+  PendingOp all_reduce(const AllReduce& call);
+  PendingOp export_state(std::vector<ExportTensor> tensors);
+  PendingOp fetch_state(const Member& source, std::vector<FetchTensor> tensors);
+};
+
+class Cluster {
+ public:
+  // Engines with ids 1 … peers, in one installed ring.
+  explicit Cluster(std::size_t peers);
+
+  Peer& operator[](std::size_t rank) { return *peers_[rank]; }
+  std::size_t size() const { return peers_.size(); }
+  Epoch epoch() const { return epoch_; }
+
+  View view_for(const Peer& peer) const;
+  // A new engine at the end of the next view's ring.
+  Peer& add();
+  // Ends the engine at `rank`; the others hear nothing but their broken links.
+  void kill(std::size_t rank);
+
+  // Prepare, verdicts, install: as the coordinator does.
+  void next_view();
+  // Its steps, for tests that look in between.
+  std::vector<std::vector<OpReport>> prepare();
+  void await_prepared();
+  static std::vector<Verdict> decide(const std::vector<std::vector<OpReport>>& reports);
+  void install(const std::vector<Verdict>& verdicts);
+
+ private:
+  std::unique_ptr<Peer> make_peer();
+
+  PeerId next_id_ = 1;
+  Epoch epoch_ = 0;
+  std::vector<std::unique_ptr<Peer>> peers_;
+};
+
+inline constexpr std::array<std::uint8_t, 16> test_key = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
+
+}  // namespace pccl::test
