@@ -1,13 +1,17 @@
 /** `npm run bench [-- name options]`: runs a benchmark of bench/src, or lists them. */
-import { readdirSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { bootstrapOrExit } from "./bootstrap.mjs";
 import { ROOT } from "./lib/command.mjs";
 import { runProgram } from "./lib/run-program.mjs";
 
-const names = readdirSync(join(ROOT, "bench", "src"))
-  .filter((file) => file.endsWith(".ts"))
-  .map((file) => file.slice(0, -".ts".length));
+const folder = join(ROOT, "bench", "src");
+const files = readdirSync(folder).filter((file) => file.endsWith(".ts"));
+const sources = files.map((file) => readFileSync(join(folder, file), "utf8"));
+// What another file imports is a part of a benchmark, not one.
+const names = files
+  .map((file) => file.slice(0, -".ts".length))
+  .filter((name) => !sources.some((source) => source.includes(`"./${name}.js"`)));
 const [name, ...args] = process.argv.slice(2);
 
 if (name !== undefined && names.includes(name)) {
