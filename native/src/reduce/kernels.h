@@ -4,11 +4,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/element_bytes.h"
 #include "pccl/engine.h"
 
 namespace pccl {
 
-constexpr std::size_t element_bytes(DType dtype) { return dtype == DType::f64 ? 8 : 4; }
 const char* dtype_name(DType dtype);
 const char* reduce_op_name(ReduceOp op);
 

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/element_bytes.h"
 #include "base/limits.h"
 #include "base/little_endian.h"
-#include "reduce/kernels.h"
 
 namespace pccl {
 namespace {

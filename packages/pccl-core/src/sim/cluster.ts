@@ -43,6 +43,7 @@ export function runSeed(seed: number): RunResult {
     const message = error instanceof Error ? (error.stack ?? error.message) : String(error);
     throw new Error(
       `seed ${seed} at ${Math.round(cluster.clock.nowMs)} ms: ${message}\n${cluster.lastLines()}`,
+      { cause: error },
     );
   }
 }

@@ -1,6 +1,8 @@
 /** A simulated peer: the session machine that ships, the engine's model, and a program that makes calls. */
 import {
   createSession,
+  type EngineOpReport,
+  type EngineView,
   type SessionEvent,
   type SessionState,
   stepSession,
@@ -20,7 +22,6 @@ import type { Stream } from "./network.js";
 import { Process } from "./process.js";
 import type { Call, Outcome, Program } from "./program.js";
 import type { Random } from "./random.js";
-import type { EngineOpReport, EngineView } from "../membership/session.js";
 
 export interface PeerSurroundings {
   readonly clock: Clock;
@@ -198,7 +199,9 @@ export class SimPeer {
       this.#running.set(tag, (committed) => {
         this.#running.delete(tag);
         if (!committed) failed.push(tag);
-        if (--left === 0) this.#after(0, () => this.#advance({ kind: "reduced", failed: failed.sort() }));
+        if (--left > 0) return;
+        failed.sort((a, b) => Number(a - b));
+        this.#after(0, () => this.#advance({ kind: "reduced", failed }));
       });
     }
     // Other peers start them in another order, and at other times.
@@ -290,7 +293,7 @@ function contentHash(content: number): string {
 }
 
 function brief(value: object): string {
-  return JSON.stringify(value, (key, inner) =>
+  return JSON.stringify(value, (key, inner: unknown) =>
     key === "key" ? undefined : typeof inner === "bigint" ? Number(inner) : inner,
   ).slice(0, 240);
 }
