@@ -74,7 +74,7 @@ void Attachment::deliver(Napi::Env env, Napi::Function on_events) {
     const Napi::Value value = error.Value();
     if (!value.IsEmpty()) napi_fatal_exception(env, value);
   }
-  if (is_closed_ && ops_in_flight_ == 0) release(env);
+  if (is_closed() && ops_in_flight_ == 0) release(env);
 }
 
 void deliver_events(Napi::Env env, Napi::Function on_events, Attachment* attachment, void*) {
@@ -83,21 +83,22 @@ void deliver_events(Napi::Env env, Napi::Function on_events, Attachment* attachm
 }
 
 void Attachment::detach_from_engine() {
-  is_closed_ = true;
   if (role_ == Role::control) {
     engine().set_control({});
     shared_->has_control = false;
-    return;
+  } else {
+    unregister_engine(shared_->id);
+    // Joins the engine's threads: no memory is touched and no callback runs after it.
+    engine().close();
+    leases_.clear();
+    exports_.clear();
   }
-  unregister_engine(shared_->id);
-  // Joins the engine's threads: no memory is touched and no callback runs after it.
-  engine().close();
-  leases_.clear();
-  exports_.clear();
+  // The last side to let go ends the engine's descriptors now, not when the handle happens to be collected.
+  shared_.reset();
 }
 
 void Attachment::close(Napi::Env env) {
-  if (is_closed_) return;
+  if (is_closed()) return;
   detach_from_engine();
   if (ops_in_flight_ == 0) release(env);
 }
@@ -112,7 +113,7 @@ void Attachment::release(Napi::Env env) {
 
 void Attachment::on_environment_exit(void* data) {
   auto* attachment = static_cast<Attachment*>(data);
-  if (!attachment->is_closed_) attachment->detach_from_engine();
+  if (!attachment->is_closed()) attachment->detach_from_engine();
   attachment->is_released_ = true;
   attachment->events_->shut();
   attachment->wakeup_.Abort();

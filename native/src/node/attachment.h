@@ -28,7 +28,8 @@ class Attachment {
                                             Napi::Function on_events);
 
   Role role() const { return role_; }
-  bool is_closed() const { return is_closed_; }
+  bool is_closed() const { return shared_ == nullptr; }
+  // Both while it is open only.
   std::uint32_t engine_id() const { return shared_->id; }
   Engine& engine() const { return *shared_->engine; }
 
@@ -60,9 +61,8 @@ class Attachment {
   void release(Napi::Env env);
   static void on_environment_exit(void* attachment);
 
-  std::shared_ptr<SharedEngine> shared_;
+  std::shared_ptr<SharedEngine> shared_;  // null once closed
   const Role role_;
-  bool is_closed_ = false;
   Wakeup wakeup_;
   bool is_released_ = false;
   std::shared_ptr<EventQueue> events_;

@@ -59,6 +59,7 @@ Napi::Object EngineObject::create(Napi::Env env, std::shared_ptr<Attachment> att
 EngineObject::EngineObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<EngineObject>(info) {
   if (!info[0].IsExternal()) throw_invalid(info.Env(), "Engine: use createEngine or attachEngine, not `new`.");
   attachment_ = *info[0].As<Napi::External<std::shared_ptr<Attachment>>>().Data();
+  id_ = attachment_->engine_id();
   port_ = attachment_->engine().port();
 }
 
@@ -79,7 +80,7 @@ Engine& EngineObject::open_engine(Napi::Env env, const char* call, Role role) co
   return open_engine(env, call);
 }
 
-Napi::Value EngineObject::id(const Napi::CallbackInfo& info) { return number(info.Env(), attachment_->engine_id()); }
+Napi::Value EngineObject::id(const Napi::CallbackInfo& info) { return number(info.Env(), id_); }
 
 Napi::Value EngineObject::port(const Napi::CallbackInfo& info) { return number(info.Env(), port_); }
 
@@ -101,7 +102,7 @@ Napi::Value EngineObject::view(const Napi::CallbackInfo& info) {
 
 Napi::Value EngineObject::all_reduce(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  Engine& engine = open_engine(env, "allReduce", Role::owner);
+  open_engine(env, "allReduce", Role::owner);
   return translate(env, [&]() -> Napi::Value {
     const Tensor send = read_tensor(info[0], "allReduce: send");
     const Tensor recv = read_tensor(info[1], "allReduce: recv");
@@ -120,6 +121,7 @@ Napi::Value EngineObject::all_reduce(const Napi::CallbackInfo& info) {
     Lease lease;
     lease.pin(info[0]);
     lease.pin(info[1]);
+    Engine& engine = open_engine(env, "allReduce", Role::owner);
     const OpId id = engine.all_reduce(call, attachment_->op_callback());
     attachment_->op_started(env, id, std::move(lease));
     return number(env, id);

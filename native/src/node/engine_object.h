@@ -32,10 +32,13 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   Napi::Value install(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);
 
+  // The engine, or an error if it is closed. Reading arguments can run the caller's code, which can close it, so
+  // calls ask before, for the error, and again after.
   Engine& open_engine(Napi::Env env, const char* call) const;
   Engine& open_engine(Napi::Env env, const char* call, Role role) const;
 
   std::shared_ptr<Attachment> attachment_;
+  std::uint32_t id_ = 0;
   std::uint16_t port_ = 0;
 };
 

@@ -1,5 +1,5 @@
 /** Goal: every refusal is an Error with the right code, and leaves the engine as it was. */
-import { type Engine, type EngineEvent, loadAddon, type Tensor } from "@pccl/bindings";
+import { type Engine, type EngineEvent, type FetchRequest, loadAddon, type Tensor } from "@pccl/bindings";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { pair, Peer, viewOf, within } from "./fixtures/peer.mjs";
 
@@ -150,6 +150,26 @@ describe("other calls refuse", () => {
     expect(() => engine.allReduce(f32(4), f32(4), "sum", 1n)).toThrow(code("CLOSED"));
     expect(events).toEqual([]);
   });
+});
+
+it("an engine that is closed by one of the call's own arguments refuses the call", () => {
+  const open = () => loadAddon().createEngine({ host: "127.0.0.1", port: 0 }, () => {});
+  const closing = (engine: Engine, entry: object) =>
+    Object.defineProperty(entry, "name", {
+      get: () => {
+        engine.close();
+        return "a";
+      },
+    });
+  const exporting = open();
+  expect(() => exporting.exportState([any(closing(exporting, { data: f32(1) }))])).toThrow(code("CLOSED"));
+  const fetching = open();
+  const request = any<FetchRequest>(closing(fetching, { hash: HASH, into: f32(1) }));
+  expect(() => fetching.fetchState(peers[1].member, [request])).toThrow(code("CLOSED"));
+  const reducing = open();
+  const tensor = f32(1);
+  Object.defineProperty(tensor.buffer, "resizable", { get: () => reducing.close() });
+  expect(() => reducing.allReduce(tensor, tensor, "sum", 1n)).toThrow(code("CLOSED"));
 });
 
 describe("an op in flight", () => {

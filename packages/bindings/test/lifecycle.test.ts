@@ -72,6 +72,7 @@ describe("a worker that ends", () => {
 describe("an engine that is closed", () => {
   it.each([
     ["close-in-flight", CLEAN],
+    ["close-leaves-nothing", CLEAN],
     ["close-in-callback", { ...CLEAN, stdout: "op-done\n" }],
     ["control-outlives-engine", CLEAN],
     ["close-while-preparing", CLEAN],
