@@ -135,7 +135,8 @@ export interface Engine {
 
   /**
    * Starts an all-reduce; the result arrives as an op event with the returned id. `send` and `recv` have the
-   * same type and length; the same array for both means in place. Both stay pinned until the event.
+   * same type and length; the same array for both means in place. Both stay pinned until the event, and their
+   * buffers can't be transferred to another thread from then on, ever: Node can't take that mark back.
    * Starts in the installed epoch, or, between prepare and install, waits for the next one.
    */
   allReduce(send: Tensor, recv: Tensor, op: ReduceOp, tag: bigint): number;
