@@ -230,7 +230,10 @@ describe("connect", () => {
 
   it("says that what answers is no coordinator", async () => {
     const server = createServer((socket) =>
-      socket.on("error", () => {}).end("HTTP/1.1 400 Bad Request\r\n\r\n"),
+      socket
+        .resume()
+        .on("error", () => {})
+        .end("HTTP/1.1 400 Bad Request\r\n\r\n"),
     );
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
     const { port } = server.address() as { port: number };

@@ -86,7 +86,13 @@ export class Cluster implements AsyncDisposable {
       await Coordinator.start({ listen: "127.0.0.1:0", minPeers: Math.max(1, size), ...options }),
     );
     const peers = Array.from({ length: size }, () => cluster.spawn());
-    await Promise.all(peers.map((peer) => cluster.connect(peer)));
+    const joins: Promise<unknown>[] = [];
+    // One after the other, so that the k-th peer has id k; admission comes with the last one.
+    for (const peer of peers) {
+      joins.push(cluster.connect(peer));
+      await Promise.race([peer.pending, joins.at(-1)]);
+    }
+    await Promise.all(joins);
     return cluster;
   }
 
