@@ -5,7 +5,7 @@ import { Trainer } from "./trainer.js";
 
 const config = readConfig() as TrainingConfig;
 const signal = orphaned();
-const trainer = await Trainer.create(config.text, config.seed, config.ordinal);
+const trainer = await Trainer.create(config.textFile, config.seed, config.ordinal);
 let seconds = 0;
 for (let outer = 0; outer <= config.outerSteps && !signal.aborted; outer++) {
   const start = performance.now();

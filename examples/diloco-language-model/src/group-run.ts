@@ -55,6 +55,7 @@ const SAMPLE_BYTES = 400;
 
 export class GroupRun {
   readonly #options: Options;
+  readonly #textFile: string;
   readonly #plan: Plan;
   readonly #events: GroupEvents;
   readonly #watchdog: Watchdog;
@@ -72,8 +73,9 @@ export class GroupRun {
   #reject!: (error: Error) => void;
   readonly #ended: Promise<string>;
 
-  constructor(options: Options, events: GroupEvents, watchdog: Watchdog) {
+  constructor(options: Options, textFile: string, events: GroupEvents, watchdog: Watchdog) {
     this.#options = options;
+    this.#textFile = textFile;
     this.#events = events;
     this.#watchdog = watchdog;
     this.#plan = makePlan(options.seed, options.peers, options.outerSteps);
@@ -122,9 +124,16 @@ export class GroupRun {
 
   #spawn(): Peer {
     const ordinal = this.#peers.length;
-    const { text, seed, outerSteps, innerSteps } = this.#options;
+    const { seed, outerSteps, innerSteps } = this.#options;
     const coordinator = this.#coordinator;
-    const config: PeerConfig = { coordinator, text, seed, ordinal, outerSteps, innerSteps };
+    const config: PeerConfig = {
+      coordinator,
+      textFile: this.#textFile,
+      seed,
+      ordinal,
+      outerSteps,
+      innerSteps,
+    };
     const peer: Peer = {
       name: `peer ${ordinal + 1}`,
       process: new WorkerProcess<PeerMessage>(new URL("./peer.js", import.meta.url), config, {
@@ -162,7 +171,8 @@ export class GroupRun {
         else this.#noteBeginning(message.worldSize, message.epoch);
         break;
       case "inner":
-        this.#events.inner(message.index, message.done);
+        // One peer is enough for a status line; the others are about as far.
+        if (peer === this.#living()[0]) this.#events.inner(message.index, message.done);
         return;
       case "outer":
         peer.index = message.step.index;

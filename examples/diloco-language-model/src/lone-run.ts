@@ -12,14 +12,15 @@ export interface LoneResult {
 }
 
 export async function runAlone(
-  { text, seed, outerSteps, innerSteps }: Options,
+  { seed, outerSteps, innerSteps }: Options,
+  textFile: string,
   onStep: (outer: number) => void,
   watchdog: Watchdog,
   signal: AbortSignal,
 ): Promise<LoneResult> {
   signal.throwIfAborted();
   const curve: [number, number][] = [];
-  const config: TrainingConfig = { text, seed, ordinal: 0, outerSteps, innerSteps };
+  const config: TrainingConfig = { textFile, seed, ordinal: 0, outerSteps, innerSteps };
   let worker: WorkerProcess<BaselineMessage> | undefined;
   try {
     const seconds = await new Promise<number>((resolve, reject) => {

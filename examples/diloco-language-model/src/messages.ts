@@ -2,7 +2,8 @@
 import type { OuterStep } from "@pccl/core/diloco";
 
 export interface TrainingConfig {
-  readonly text: string | undefined;
+  /** Path of a file with the whole text: one copy, so that all processes learn from and measure on the same. */
+  readonly textFile: string;
   readonly seed: number;
   /** Number of the process, which gives its order of the training data. */
   readonly ordinal: number;

@@ -10,7 +10,7 @@ import { Trainer } from "./trainer.js";
 const config = readConfig() as PeerConfig;
 const signal = orphaned();
 const gate = new Gate(signal);
-const trainer = await Trainer.create(config.text, config.seed, config.ordinal);
+const trainer = await Trainer.create(config.textFile, config.seed, config.ordinal);
 
 process.on("message", (command: PeerCommand) => {
   if (command.kind === "proceed") gate.openUntil(command.until);

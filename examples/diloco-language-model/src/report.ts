@@ -1,5 +1,5 @@
 /** What the run came to: whether it is ok, the report for people, the summary for programs, the loss curve. */
-import { mkdirSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { renderChart } from "./chart.js";
 import type { GroupResult } from "./group-run.js";
@@ -120,7 +120,6 @@ export function writeChart(
         .map((event) => ({ x: (index - 0.5) * innerSteps, label: event.replace(/,.*/, "") })),
     ),
   });
-  mkdirSync(options.out, { recursive: true });
   const path = join(options.out, "loss.svg");
   writeFileSync(path, svg);
   return path;
@@ -163,7 +162,7 @@ ${table([header, ...rows])}
 Held-out loss, nats per byte
   at the beginning                         ${summary.lossInitial.toFixed(3)}
   bigram model (the reference)             ${summary.lossBigram.toFixed(3)}
-  one peer alone, ${pad(`${steps} steps`, 24)} ${summary.lossAlone.toFixed(3)}   in ${lone.seconds.toFixed(1)} s, after the group's run, with the machine to itself
+  one peer alone, ${pad(`${steps} steps`, 24)} ${summary.lossAlone.toFixed(3)}   in ${lone.seconds.toFixed(1)} s, after the group's run, not beside it
   ${pad(`${options.peers} peers, ${steps} steps each`, 40)} ${summary.lossFinal.toFixed(3)}   in ${group.seconds.toFixed(1)} s, all on this machine
 
 The model writes

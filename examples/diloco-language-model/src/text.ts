@@ -2,6 +2,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { UsageError } from "./options.js";
 import type { Random } from "./random.js";
 
 /** Symbols: the 128 ASCII codes. Bytes from 128 on share DEL's code, which text never uses. */
@@ -14,6 +15,7 @@ export const CONTEXT = 8;
 /** Every tenth block of this many bytes is held out of training. */
 const BLOCK_BYTES = 4096;
 const HELD_OUT_EVERY = 10;
+const TEXT_BYTES_MIN = BLOCK_BYTES * HELD_OUT_EVERY;
 
 const REPOSITORY = fileURLToPath(new URL("../../../", import.meta.url));
 const FOLDERS = ["docs", "packages", "native", "proto", "examples", "bench", "scripts"];
@@ -24,27 +26,26 @@ export interface Text {
   /** One number below VOCABULARY a byte. */
   readonly train: Uint8Array;
   readonly heldOut: Uint8Array;
-  readonly description: string;
 }
 
-export function loadText(file: string | undefined): Text {
+/** The bytes of `file`, or of this repository's docs and sources. */
+export function collectText(file: string | undefined): Buffer {
   const bytes = file === undefined ? repositoryText() : readFileSync(file);
+  if (bytes.length < TEXT_BYTES_MIN) {
+    throw new UsageError(
+      `The text is too short: ${bytes.length} bytes, at least ${TEXT_BYTES_MIN} are needed to hold some out.`,
+    );
+  }
+  return bytes;
+}
+
+export function splitText(bytes: Uint8Array): Text {
   const train: Uint8Array[] = [];
   const heldOut: Uint8Array[] = [];
   for (let start = 0, block = 1; start < bytes.length; start += BLOCK_BYTES, block++) {
     (block % HELD_OUT_EVERY === 0 ? heldOut : train).push(bytes.subarray(start, start + BLOCK_BYTES));
   }
-  const text: Text = {
-    train: symbols(train),
-    heldOut: symbols(heldOut),
-    description: `${file ?? "this repository's docs and sources"} (${Math.round(bytes.length / 1000)} kB)`,
-  };
-  if (text.heldOut.length < BLOCK_BYTES) {
-    throw new Error(
-      `${text.description}: too short, at least ${HELD_OUT_EVERY * BLOCK_BYTES} bytes are needed.`,
-    );
-  }
-  return text;
+  return { train: symbols(train), heldOut: symbols(heldOut) };
 }
 
 /** Names sorted by code units, so that every machine reads the same text from the same commit. */

@@ -1,9 +1,10 @@
 /** What one process trains with: text, model and inner optimizer. It knows nothing of other peers. */
+import { readFileSync } from "node:fs";
 import type { ParameterArena } from "@pccl/core/diloco";
 import { AdamW } from "./adamw.js";
 import { BATCH, createParameters, LanguageModel } from "./model.js";
 import { Random } from "./random.js";
-import { batchAt, CONTEXT, evenPositions, loadText, randomBatch, type Text } from "./text.js";
+import { batchAt, CONTEXT, evenPositions, randomBatch, splitText, type Text } from "./text.js";
 
 /** Held-out loss is measured on this many batches of BATCH positions, the same ones in every process. */
 export const HELD_OUT_BATCHES = 32;
@@ -31,11 +32,11 @@ export class Trainer {
   }
 
   /**
-   * `seed` gives the initial parameters; `stream`, different in every process, the order of the training data.
+   * `textFile` holds the whole text. `seed` gives the initial parameters; `stream`, different in every process, the order of the training data.
    * Kernels are compiled here, so that the first step is as fast as the others.
    */
-  static async create(file: string | undefined, seed: number, stream: number): Promise<Trainer> {
-    const text = loadText(file);
+  static async create(textFile: string, seed: number, stream: number): Promise<Trainer> {
+    const text = splitText(readFileSync(textFile));
     const arena = createParameters(seed);
     const model = await LanguageModel.create(arena);
     const warmUp = batchAt(text.train, evenPositions(text.train, BATCH));
