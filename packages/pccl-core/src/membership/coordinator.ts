@@ -28,6 +28,10 @@ export function step(state: CoordinatorState, event: CoordinatorEvent, nowMs: nu
   switch (event.kind) {
     case "connected":
       state.strangers.set(event.connection, { address: event.address, sinceMs: nowMs });
+      if (state.strangers.size > state.config.peersMax) {
+        const crowd = `register: ${state.config.peersMax} streams wait to register already.`;
+        reject(state, turn, event.connection, "ERR_PCCL_REMOVED", crowd);
+      }
       break;
     case "message":
       onMessage(state, turn, event.connection, event.message);

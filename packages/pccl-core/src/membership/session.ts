@@ -152,11 +152,9 @@ export function stepSession(state: SessionState, event: SessionEvent, nowMs: num
     case "prepared":
       onPrepared(state, turn, event);
       break;
-    case "link-lost": {
-      const { epoch, peerId, reason } = event;
-      if (epoch >= state.installedEpoch) send(state, turn, { kind: "link-lost", epoch, peerId, reason });
+    case "link-lost":
+      onLinkLost(state, turn, event);
       break;
-    }
     case "request":
       onRequest(state, turn, event.request);
       break;
@@ -246,6 +244,19 @@ function onPrepared(
     failures,
     ops: frozen === 0 ? [] : ops.map((report) => ({ epoch: frozen, ...report })),
   });
+}
+
+function onLinkLost(
+  state: SessionState,
+  turn: Turn,
+  { epoch, peerId, reason }: SessionEvent & { kind: "link-lost" },
+): void {
+  if (epoch < state.installedEpoch) return;
+  // A link that the next view keeps, and that broke after this peer answered ready, is a loss of the next view:
+  // told as one of the old epoch it could come after the install and be taken for stale.
+  const { preparing } = state;
+  const kept = preparing?.ready === true && preparing.view.members.some((member) => member.peerId === peerId);
+  send(state, turn, { kind: "link-lost", epoch: kept ? preparing.view.epoch : epoch, peerId, reason });
 }
 
 function onInstall(

@@ -1,9 +1,11 @@
 /** The coordinator's server and the peer's client over real gRPC on loopback, with peers that misbehave. */
 import { once } from "node:events";
+import { connect as http2Connect } from "node:http2";
 import { createServer, connect as tcpConnect } from "node:net";
 import { credentials, Metadata } from "@grpc/grpc-js";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { PROTOCOL_VERSION } from "../../src/base/limits.js";
+import type { PeerMessage as WirePeerMessage } from "../../src/control/generated/pccl/v1/PeerMessage.js";
 import { Coordinator, type CoordinatorLog } from "../../src/control/index.js";
 import { membershipService } from "../../src/control/service.js";
 import { RawPeer } from "./raw-peer.js";
@@ -172,6 +174,35 @@ describe("Coordinator", () => {
     } finally {
       clearInterval(beat);
     }
+  });
+
+  it("removes a peer that talks and never reads, before it fills the memory", async () => {
+    await start();
+    // HTTP/2 by hand, with a window in which no answer fits.
+    const session = http2Connect(`http://${coordinator.address}`, { settings: { initialWindowSize: 1 } });
+    session.on("error", () => {});
+    const { path, requestSerialize } = membershipService.service.Attend;
+    const stream = session.request({
+      ":method": "POST",
+      ":path": path,
+      "content-type": "application/grpc",
+      te: "trailers",
+    });
+    stream.on("error", () => {});
+    const say = (message: WirePeerMessage): void => {
+      const bytes = requestSerialize(message);
+      const header = Buffer.alloc(5);
+      header.writeUInt32BE(bytes.length, 1);
+      stream.write(Buffer.concat([header, bytes]));
+    };
+    say({ register: { protocolVersion: PROTOCOL_VERSION, group: 0, endpoint: { host: "h", port: 1 } } });
+    await logged("joined");
+    while (!logs.some((entry) => entry.event === "removed")) {
+      for (let i = 0; i < 4; i++) say({ heartbeat: {} });
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    expect(await logged("removed")).toMatchObject({ reason: expect.stringContaining("doesn't read") });
+    session.destroy();
   });
 
   it("turns away a stream that never registers", async () => {
