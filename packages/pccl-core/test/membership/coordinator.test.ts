@@ -362,7 +362,7 @@ describe("views", () => {
     expect([3, 5]).toContain((b - a + 8) % 8);
     for (let id = 1; id <= 8; id++) world.ready(id);
     expect(world.state.change).toBeUndefined();
-    expect([...world.ring()].sort()).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
+    expect([...world.ring()].sort((x, y) => x - y)).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
   });
 
   it("removes the younger of two old members when no ring order does without their link", () => {
