@@ -83,6 +83,9 @@ class Cluster {
   // Ends the engine at `rank`; the others hear nothing but their broken links.
   void kill(std::size_t rank);
 
+  // How members are named in views from now on.
+  void use_host(std::string host) { host_ = std::move(host); }
+
   // Prepare, verdicts, install: as the coordinator does.
   void next_view();
   // Its steps, for tests that look in between.
@@ -96,6 +99,7 @@ class Cluster {
 
   PeerId next_id_ = 1;
   Epoch epoch_ = 0;
+  std::string host_ = "127.0.0.1";
   std::vector<std::unique_ptr<Peer>> peers_;
 };
 

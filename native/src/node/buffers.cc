@@ -48,7 +48,7 @@ Tensor read_tensor(Napi::Value value, const std::string& what) {
     throw_invalid(env, what + " has a detached buffer: it was transferred to another thread.");
   }
   if (can_change_size(Napi::Object(env, buffer))) {
-    throw_invalid(env, what + " has a resizable buffer, which could shrink while the op runs; use one of fixed length.");
+    throw_invalid(env, what + " has a resizable buffer, which could shrink while the op runs; give it a fixed length.");
   }
   return tensor;
 }

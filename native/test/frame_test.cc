@@ -1,0 +1,150 @@
+// The frame parser: what is written is read back the same; what is changed, cut or invented is refused with a reason
+// or read as a valid frame, and never more than that. Meant to be run under the sanitizers too.
+#include "transport/frame.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "base/limits.h"
+#include "state/state_wire.h"
+
+namespace pccl {
+namespace {
+
+// Reads bytes the way a link does. Gives nothing, with the reason, for those that are refused.
+std::optional<Frame> read(const std::vector<std::uint8_t>& bytes, std::string& error) {
+  if (bytes.size() < header_bytes) return std::nullopt;
+  const std::span<const std::uint8_t, header_bytes> header(bytes.data(), header_bytes);
+  const auto payload = payload_bytes(header, error);
+  if (!payload) return std::nullopt;
+  EXPECT_LE(*payload, limits::chunk_bytes);
+  const bool data = bytes[0] == 2;
+  if (!data) EXPECT_LE(*payload, control_payload_bytes_max);
+  if (!data && bytes.size() < header_bytes + *payload) return std::nullopt;
+  return decode_frame(header, std::span(bytes).subspan(header_bytes, data ? 0 : *payload), error);
+}
+
+std::vector<std::uint8_t> write(const Frame& frame) {
+  std::vector<std::uint8_t> bytes;
+  append_frame(frame, bytes);
+  return bytes;
+}
+
+const Descriptor descriptor{1'000'000'007, DType::f64, ReduceOp::min};
+const Mismatch mismatch{descriptor, 77, {5, DType::i32, ReduceOp::avg}};
+
+std::vector<Frame> samples() {
+  return {
+      {1, {2, 3}, ReadyBody{descriptor}},
+      {UINT64_MAX, {UINT64_MAX, UINT32_MAX}, DataBody{9, 123456789, limits::chunk_bytes}},
+      {5, {0, 0}, DoneBody{15}},
+      {6, {1, 1}, AbortBody{{ErrorCode::cancelled, 42, {}}}},
+      {6, {1, 1}, AbortBody{{ErrorCode::descriptor_mismatch, 42, mismatch}}},
+  };
+}
+
+TEST(Frame, ReadsWhatWasWritten) {
+  for (const Frame& frame : samples()) {
+    std::string error;
+    const auto bytes = write(frame);
+    const auto again = read(bytes, error);
+    ASSERT_TRUE(again) << error;
+    EXPECT_EQ(again->epoch, frame.epoch);
+    EXPECT_EQ(again->key, frame.key);
+    EXPECT_EQ(again->body.index(), frame.body.index());
+    EXPECT_EQ(write(*again), bytes);
+  }
+  std::string error;
+  const auto abort = std::get<AbortBody>(read(write(samples()[4]), error)->body).reason;
+  EXPECT_EQ(abort.origin, 42u);
+  EXPECT_EQ(abort.mismatch->other, 77u);
+  EXPECT_EQ(abort.mismatch->own, descriptor);
+  EXPECT_EQ(abort.mismatch->others, mismatch.others);
+}
+
+TEST(Frame, RefusesValuesOutOfRange) {
+  const std::vector<Frame> wrong = {
+      {1, {2, 3}, ReadyBody{{0, DType::f32, ReduceOp::sum}}},
+      {1, {2, 3}, ReadyBody{{UINT64_MAX, DType::f32, ReduceOp::sum}}},
+      {1, {2, 3}, ReadyBody{{1, static_cast<DType>(3), ReduceOp::sum}}},
+      {1, {2, 3}, ReadyBody{{1, DType::f32, static_cast<ReduceOp>(4)}}},
+      {1, {2, 3}, DataBody{0, 0, 0}},
+      {1, {2, 3}, DataBody{0, 0, limits::chunk_bytes + 1}},
+      {1, {2, 3}, DoneBody{32}},
+  };
+  for (const Frame& frame : wrong) {
+    std::string error;
+    EXPECT_FALSE(read(write(frame), error));
+    EXPECT_FALSE(error.empty());
+  }
+}
+
+// A frame is its bytes: any that is read from mutated or random ones is written as exactly those.
+TEST(Frame, SurvivesAnyBytes) {
+  std::mt19937_64 random(2026);
+  const auto frames = samples();
+  int accepted = 0;
+  for (int i = 0; i < 300'000; ++i) {
+    std::vector<std::uint8_t> bytes;
+    if (i % 4 == 0) {
+      bytes.resize(random() % 100);
+      for (std::uint8_t& byte : bytes) byte = static_cast<std::uint8_t>(random());
+      if (!bytes.empty()) bytes[0] = static_cast<std::uint8_t>(random() % 6);
+    } else {
+      bytes = write(frames[random() % frames.size()]);
+      for (std::uint64_t flips = 1 + random() % 4; flips > 0; --flips) {
+        bytes[random() % bytes.size()] ^= static_cast<std::uint8_t>(1u << (random() % 8));
+      }
+      if (random() % 8 == 0) bytes.resize(random() % (bytes.size() + 1));
+    }
+    std::string error;
+    const auto frame = read(bytes, error);
+    if (!frame) continue;
+    ++accepted;
+    const auto again = write(*frame);
+    ASSERT_LE(again.size(), bytes.size());
+    bytes.resize(again.size());
+    ASSERT_EQ(again, bytes);
+  }
+  EXPECT_GT(accepted, 1000);
+}
+
+TEST(Hello, ReadsWhatWasWrittenAndNothingElse) {
+  const Hello hello{ConnectionKind::state, 5, 6, 7, {1, 2, 3}};
+  auto bytes = encode_hello(hello);
+  const auto again = decode_hello(bytes);
+  ASSERT_TRUE(again);
+  EXPECT_EQ(encode_hello(*again), bytes);
+  for (const std::size_t at : {0, 7, 8, 12, 15}) {
+    bytes = encode_hello(hello);
+    bytes[at] ^= 0x40;
+    EXPECT_FALSE(decode_hello(bytes)) << at;
+  }
+  auto welcome = encode_welcome();
+  EXPECT_TRUE(is_welcome(welcome));
+  welcome[8] ^= 1;
+  EXPECT_FALSE(is_welcome(welcome));
+}
+
+TEST(StateWire, SurvivesAnyBytes) {
+  std::vector<std::uint8_t> request;
+  state_wire::append_request({"layer.0/weight", {9, 8, 7}, 1234}, request);
+  std::mt19937_64 random(5);
+  for (int i = 0; i < 50'000; ++i) {
+    auto bytes = request;
+    bytes[random() % bytes.size()] ^= static_cast<std::uint8_t>(1u << (random() % 8));
+    const std::span<const std::uint8_t, state_wire::request_header_bytes> header(bytes.data(),
+                                                                                state_wire::request_header_bytes);
+    const auto size = state_wire::request_bytes(header);
+    if (!size || *size > bytes.size()) continue;
+    ASSERT_LE(*size, state_wire::request_bytes_max);
+    std::vector<std::uint8_t> again;
+    state_wire::append_request(state_wire::decode_request(std::span(bytes).first(*size)), again);
+    bytes.resize(*size);
+    ASSERT_EQ(again, bytes);
+  }
+}
+
+}  // namespace
+}  // namespace pccl

@@ -1,0 +1,89 @@
+// The data port faces whoever can reach it: none of them may disturb the ring.
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "cluster.h"
+#include "fake_peer.h"
+
+namespace pccl::test {
+namespace {
+
+void expect_ring_works(Cluster& cluster) {
+  std::vector<std::vector<float>> data(cluster.size(), std::vector<float>(50'000, 1));
+  std::vector<PendingOp> ops;
+  for (std::size_t rank = 0; rank < cluster.size(); ++rank) {
+    ops.push_back(cluster[rank].all_reduce({data[rank].data(), data[rank].data(), 50'000, DType::f32, ReduceOp::sum, 1}));
+  }
+  for (const auto& [id, result] : ops) ASSERT_FALSE(result.get().error);
+  EXPECT_EQ(data[0], std::vector<float>(50'000, static_cast<float>(cluster.size())));
+  for (std::size_t rank = 0; rank < cluster.size(); ++rank) EXPECT_EQ(cluster[rank].lost.count(), 0u);
+}
+
+TEST(Strangers, GarbageIsTurnedAway) {
+  Cluster cluster(2);
+  std::mt19937 random(9);
+  for (int i = 0; i < 20; ++i) {
+    const UniqueFd stranger = connect_to(cluster[0].engine->port());
+    std::vector<std::uint8_t> bytes(hello_bytes + random() % 1000);
+    for (std::uint8_t& byte : bytes) byte = static_cast<std::uint8_t>(random());
+    send_all(stranger.get(), bytes.data(), bytes.size());
+    EXPECT_TRUE(closed_by_peer(stranger.get()));
+  }
+  expect_ring_works(cluster);
+}
+
+TEST(Strangers, WrongKeyTargetEpochAndOriginAreTurnedAway) {
+  Cluster cluster(2);
+  const Hello right{ConnectionKind::link, cluster.epoch(), 1, 2, test_key};
+  std::vector<Hello> wrong(5, right);
+  wrong[0].key[15] ^= 1;
+  wrong[1].to = 3;
+  wrong[2].from = 9;
+  wrong[3].epoch = 0;
+  // wrong[4] is right in all but that nobody waits for it: the ring is complete.
+  for (const Hello& hello : wrong) {
+    for (const ConnectionKind kind : {ConnectionKind::link, ConnectionKind::state}) {
+      if (kind == ConnectionKind::state && (hello.epoch == 0 || &hello == &wrong[4])) continue;
+      Hello said = hello;
+      said.kind = kind;
+      const UniqueFd stranger = connect_to(cluster[1].engine->port());
+      const auto bytes = encode_hello(said);
+      send_all(stranger.get(), bytes.data(), bytes.size());
+      EXPECT_TRUE(closed_by_peer(stranger.get()));
+    }
+  }
+  expect_ring_works(cluster);
+}
+
+// More connections than are kept, silent or in the middle of their Hello: a new view can still be built.
+TEST(Strangers, AFloodOfSilentOnesKeepsNobodyOutside) {
+  Cluster cluster(2);
+  std::vector<UniqueFd> silent;
+  for (int i = 0; i < 200; ++i) {
+    silent.push_back(connect_to(cluster[1].engine->port()));
+    const auto bytes = encode_hello({});
+    send_all(silent.back().get(), bytes.data(), static_cast<std::size_t>(i) % hello_bytes);
+  }
+  EXPECT_TRUE(closed_by_peer(silent.front().get()));
+  cluster.add();
+  cluster.next_view();
+  expect_ring_works(cluster);
+}
+
+// What follows a valid Hello of kind state is no request.
+TEST(Strangers, BadStateRequestsEndTheirConnection) {
+  Cluster cluster(2);
+  const UniqueFd reader = connect_to(cluster[1].engine->port());
+  const auto hello = encode_hello({ConnectionKind::state, cluster.epoch(), 1, 2, test_key});
+  send_all(reader.get(), hello.data(), hello.size());
+  std::array<std::uint8_t, welcome_bytes> welcome;
+  ASSERT_TRUE(receive_all(reader.get(), welcome.data(), welcome.size()));
+  const std::vector<std::uint8_t> garbage(64, 0xEE);
+  send_all(reader.get(), garbage.data(), garbage.size());
+  EXPECT_TRUE(closed_by_peer(reader.get()));
+  expect_ring_works(cluster);
+}
+
+}  // namespace
+}  // namespace pccl::test
