@@ -7,6 +7,7 @@ const config = readConfig() as TrainingConfig;
 const signal = orphaned();
 const trainer = await Trainer.create(config.textFile, config.seed, config.ordinal);
 let seconds = 0;
+let lastSign = performance.now();
 for (let outer = 0; outer <= config.outerSteps && !signal.aborted; outer++) {
   const start = performance.now();
   // The first measurement is made before the first step.
@@ -15,9 +16,17 @@ for (let outer = 0; outer <= config.outerSteps && !signal.aborted; outer++) {
     await trainer.innerStep();
     // jax-js never lets the event loop turn by itself, and the signal needs that.
     await new Promise((resolve) => setImmediate(resolve));
+    if (performance.now() - lastSign > 1000) {
+      lastSign = performance.now();
+      report({ kind: "inner" });
+    }
   }
   seconds += (performance.now() - start) / 1000;
   const losses = await trainer.heldOutLosses();
   const heldOut = losses.reduce((sum, [, loss]) => sum + loss, 0) / losses.length;
-  tell({ kind: "baseline", steps: outer * config.innerSteps, heldOut, seconds } satisfies BaselineMessage);
+  report({ kind: "measured", steps: outer * config.innerSteps, heldOut, seconds });
+}
+
+function report(message: BaselineMessage): void {
+  tell(message);
 }

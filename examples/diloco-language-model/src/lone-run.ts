@@ -28,6 +28,7 @@ export async function runAlone(
       worker = new WorkerProcess<BaselineMessage>(new URL("./baseline.js", import.meta.url), config, {
         onMessage: (message) => {
           watchdog.feed();
+          if (message.kind === "inner") return;
           curve.push([message.steps, message.heldOut]);
           onStep(curve.length - 1);
           if (curve.length > outerSteps) resolve(message.seconds);

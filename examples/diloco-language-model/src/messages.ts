@@ -31,7 +31,7 @@ export type PeerMessage =
       readonly digest: string;
       readonly heldOut: HeldOutShare;
     }
-  /** A sign of life within an outer step. */
+  /** A sign of life within an outer step, about once a second. */
   | { readonly kind: "inner"; readonly index: number; readonly done: number; readonly loss: number }
   | {
       readonly kind: "outer";
@@ -48,10 +48,14 @@ export type PeerCommand =
   /** Outer steps up to this one may begin. */
   { readonly kind: "proceed"; readonly until: number } | { readonly kind: "sample"; readonly length: number };
 
-export type BaselineMessage = {
-  readonly kind: "baseline";
-  /** Inner steps done. */
-  readonly steps: number;
-  readonly heldOut: number;
-  readonly seconds: number;
-};
+export type BaselineMessage =
+  /** A sign of life between two measurements. */
+  | { readonly kind: "inner" }
+  | {
+      readonly kind: "measured";
+      /** Inner steps done. */
+      readonly steps: number;
+      readonly heldOut: number;
+      /** Time of the inner steps so far. */
+      readonly seconds: number;
+    };

@@ -9,6 +9,8 @@ import { afterAll, describe, expect, it } from "vitest";
 import type { Summary } from "../src/report.js";
 
 const MAIN = fileURLToPath(new URL("../dist/main.js", import.meta.url));
+/** Several processes compile and train: seconds on an idle machine, and much longer on a busy one. */
+const RUN_TIMEOUT_MS = 240_000;
 const folder = mkdtempSync(join(tmpdir(), "pccl-demo-"));
 afterAll(() => rmSync(folder, { recursive: true }));
 
@@ -32,6 +34,19 @@ function start(args: readonly string[]): { process: ChildProcess; output: Promis
   });
   const output = once(child, "close").then(([code]) => ({ code: code as number | null, stdout, stderr }));
   return { process: child, output };
+}
+
+/** A demo whose first outer step would take very long, once its peers are in it. */
+async function startTraining(): Promise<ReturnType<typeof start> & { children: string[] }> {
+  const demo = start(["--peers", "2", "--inner-steps", "100000", "--json"]);
+  await new Promise<void>((resolve) => {
+    demo.process.stderr?.on("data", (data: Buffer) => {
+      if (data.toString().includes("outer step  0/")) resolve();
+    });
+  });
+  const children = childrenOf(demo.process.pid);
+  expect(children.length).toBeGreaterThanOrEqual(2);
+  return { ...demo, children };
 }
 
 /** Ids of the processes that a process has started and that live. */
@@ -76,15 +91,20 @@ describe("the demo", () => {
       expect(stdout).toContain("Hash of parameters and momentum on every live peer: equal");
       expect(readFileSync(join(folder, "loss.svg"), "utf8")).toMatch(/^<svg [^]*<\/svg>\n$/);
     },
+    RUN_TIMEOUT_MS,
   );
 
-  it("trains with a single peer until the newcomer comes", async () => {
-    const { code, stdout } = await start("--peers 1 --outer-steps 3 --inner-steps 2 --json".split(" "))
-      .output;
-    const summary = JSON.parse(stdout.trimEnd().split("\n").at(-1) ?? "") as Summary;
-    expect(summary).toMatchObject({ ok: true, killed: 0, joined: 1, worldSizes: [1, 1, 2] });
-    expect(code).toBe(0);
-  });
+  it(
+    "trains with a single peer until the newcomer comes",
+    async () => {
+      const { code, stdout } = await start("--peers 1 --outer-steps 3 --inner-steps 2 --json".split(" "))
+        .output;
+      const summary = JSON.parse(stdout.trimEnd().split("\n").at(-1) ?? "") as Summary;
+      expect(summary).toMatchObject({ ok: true, killed: 0, joined: 1, worldSizes: [1, 1, 2] });
+      expect(code).toBe(0);
+    },
+    RUN_TIMEOUT_MS,
+  );
 
   it("says what is wrong with its options", async () => {
     const { code, stdout, stderr } = await start(["--peers", "none"]).output;
@@ -94,14 +114,7 @@ describe("the demo", () => {
   });
 
   it("ends with all its processes on Ctrl-C", async () => {
-    const { process: demo, output } = start(["--peers", "2", "--inner-steps", "100000", "--json"]);
-    await new Promise<void>((resolve) => {
-      demo.stderr?.on("data", (data: Buffer) => {
-        if (data.toString().includes("outer step  0/")) resolve();
-      });
-    });
-    const children = childrenOf(demo.pid);
-    expect(children.length).toBeGreaterThanOrEqual(2);
+    const { process: demo, output, children } = await startTraining();
     demo.kill("SIGINT");
     const { code, stdout } = await output;
     expect(code).toBe(130);
@@ -110,17 +123,19 @@ describe("the demo", () => {
   });
 
   it("leaves no peer behind when it is killed itself", async () => {
-    const { process: demo, output } = start(["--peers", "2", "--inner-steps", "100000"]);
-    await new Promise<void>((resolve) => {
-      demo.stderr?.on("data", (data: Buffer) => {
-        if (data.toString().includes("outer step  0/")) resolve();
-      });
-    });
-    const children = childrenOf(demo.pid);
-    expect(children.length).toBeGreaterThanOrEqual(2);
+    const { process: demo, output, children } = await startTraining();
     demo.kill("SIGKILL");
     // The children hold its stderr: "close" comes when the last of them has gone.
     await output;
+    expect(children.filter(isAlive)).toEqual([]);
+  });
+
+  it("fails when a peer dies that should not", async () => {
+    const { output, children } = await startTraining();
+    process.kill(Number(children[0]), "SIGKILL");
+    const { code, stdout } = await output;
+    expect(code).toBe(1);
+    expect(stdout).toMatch(/"ok":false.*ended by itself \(signal SIGKILL\)/);
     expect(children.filter(isAlive)).toEqual([]);
   });
 });
