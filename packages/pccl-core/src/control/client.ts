@@ -113,7 +113,8 @@ export class ControlClient {
       this.#hooks.onDisconnected(code === status.OK ? "the coordinator ended it" : details);
       return;
     }
-    this.#lastReason = details;
+    // grpc-js appends advice that has nothing to say here.
+    this.#lastReason = details.replace(/\s*Resolution note:.*$/s, "").replace(/\.$/, "");
     if (code !== status.UNAVAILABLE) {
       // Something answers there, and it isn't a coordinator: trying again won't help.
       this.#unreachable();

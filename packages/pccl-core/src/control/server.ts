@@ -13,11 +13,13 @@ import type { Endpoint } from "../membership/messages.js";
 import {
   admittedPeers,
   type ConnectionId,
+  type CoordinatorEffect,
   type CoordinatorEvent,
   type CoordinatorLog,
   type CoordinatorState,
   createCoordinator,
 } from "../membership/state.js";
+import type { Call } from "../membership/votes.js";
 import type { CoordinatorMessage as WireCoordinatorMessage } from "./generated/pccl/v1/CoordinatorMessage.js";
 import type { PeerMessage__Output } from "./generated/pccl/v1/PeerMessage.js";
 import { describeLog, WARNINGS } from "./log.js";
@@ -55,6 +57,8 @@ export interface PeerSnapshot {
   readonly phase: "pending" | "admitted";
   /** Milliseconds since the peer was last heard. */
   readonly silentMs: number;
+  /** The collective call that the peer waits in for the others. */
+  readonly waitsIn: Call["kind"] | undefined;
 }
 
 type Stream = ServerDuplexStream<PeerMessage__Output, WireCoordinatorMessage>;
@@ -137,12 +141,13 @@ export class Coordinator {
   /** Registered peers in the order in which they came. */
   peers(): PeerSnapshot[] {
     const nowMs = performance.now();
-    return [...this.#state.peers.values()].map(({ id, group, endpoint, phase, heardAtMs }) => ({
+    return [...this.#state.peers.values()].map(({ id, group, endpoint, phase, heardAtMs, call }) => ({
       peerId: id,
       group,
       endpoint: { ...endpoint },
       phase,
       silentMs: Math.max(0, nowMs - heardAtMs),
+      waitsIn: call?.kind,
     }));
   }
 
@@ -211,7 +216,7 @@ export class Coordinator {
 
   #step(event: CoordinatorEvent): void {
     const overloaded: ConnectionId[] = [];
-    for (const effect of step(this.#state, event, performance.now())) {
+    for (const effect of this.#effectsOf(event)) {
       switch (effect.kind) {
         case "send": {
           const stream = this.#streams.get(effect.connection);
@@ -236,6 +241,17 @@ export class Coordinator {
       stream?.destroy();
       const reason = `it doesn't read: ${UNSENT_MESSAGES_MAX} messages are waiting`;
       this.#step({ kind: "disconnected", connection, reason });
+    }
+  }
+
+  /** A bug in a step may cost the peer whose event it was, by its lease at the latest, but not the others. */
+  #effectsOf(event: CoordinatorEvent): CoordinatorEffect[] {
+    try {
+      return step(this.#state, event, performance.now());
+    } catch (error) {
+      this.#logger?.warn({ event: "bug", error }, `the coordinator failed in an event of kind ${event.kind}`);
+      if ("connection" in event) this.#streams.get(event.connection)?.destroy();
+      return [];
     }
   }
 

@@ -1,6 +1,6 @@
 /** Goal: one content on all peers, verified. Method: real processes offering equal, differing and stale states. */
-import { describe, expect, it } from "vitest";
-import { Cluster } from "./cluster.js";
+import { describe, expect, it, vi } from "vitest";
+import { Cluster, RemoteError } from "./cluster.js";
 
 interface Synced {
   readonly revision: number;
@@ -108,28 +108,28 @@ describe("syncSharedState", () => {
 
   it("fails retryably when the source dies while serving, with the receiver's tensors unchanged", async () => {
     await using cluster = await Cluster.start(3);
-    const [source, receiver, other] = cluster.peers;
-    // Only the source holds the revision; 400 MB take long enough to die in.
-    await source?.call("state", { name: "s", salt: 1, count: 100_000_000 });
-    await receiver?.call("state", { name: "s", salt: 2, count: 100_000_000 });
-    await other?.call("state", { name: "s", salt: 2, count: 100_000_000 });
-    const before = await receiver?.call("digest", { name: "s" });
-    const calls = [
-      source?.call("sync", { name: "s", strategy: "send-only" }),
-      receiver?.call<Synced>("sync", { name: "s", strategy: "receive-only" }),
-      other?.call<Synced>("sync", { name: "s", strategy: "receive-only" }),
-    ].map((call) =>
-      call?.then(
-        (value) => ({ value }),
-        (error: unknown) => ({ error }),
-      ),
+    const [source, ...receivers] = cluster.peers;
+    await offer(cluster, [1, 2, 2], { count: 1_000_000 });
+    const before = await cluster.all("digest", { name: "s" }, receivers);
+    // Only the source may send. It is stopped once it has offered, so that it dies with the fetches under way.
+    const offered = source
+      ?.call("sync", { name: "s", strategy: "send-only" })
+      .catch((error: unknown) => error);
+    await vi.waitUntil(() => cluster.coordinator.peers()[0]?.waitsIn === "syncSharedState", 10_000);
+    source?.process.kill("SIGSTOP");
+    const syncing = receivers.map((peer) =>
+      peer.call<Synced>("sync", { name: "s", strategy: "receive-only" }).catch((error: RemoteError) => error),
     );
-    await new Promise((resolve) => setTimeout(resolve, 150));
+    await vi.waitUntil(
+      () => cluster.coordinator.peers().every(({ waitsIn }) => waitsIn === undefined),
+      10_000,
+    );
     await source?.kill();
-    for (const call of calls.slice(1)) {
-      const outcome = (await call) as { error?: { details: { code: string; retryable: boolean } } };
-      expect(outcome.error?.details.retryable).toBe(true);
+    await offered;
+    for (const outcome of await Promise.all(syncing)) {
+      expect(outcome).toBeInstanceOf(RemoteError);
+      expect((outcome as RemoteError).details.retryable).toBe(true);
     }
-    expect(await receiver?.call("digest", { name: "s" })).toBe(before);
-  }, 60_000);
+    expect(await cluster.all("digest", { name: "s" }, receivers)).toEqual(before);
+  });
 });
