@@ -72,8 +72,10 @@ export async function runCoordinator(args: readonly string[]): Promise<number> {
   process.stdout.on("error", () => {});
   const coordinator = await Coordinator.start({ ...options, logger: { info: print, warn: print } });
   const { address } = coordinator;
+  // Whoever reads the next line may send a signal at once.
+  const signal = firstSignal();
   print({ event: "listening", address }, `listening on ${address}`);
-  const name = await firstSignal();
+  const name = await signal;
   print(
     { event: "stopping", signal: name },
     `${name}: telling ${coordinator.peers().length} peers and stopping`,
