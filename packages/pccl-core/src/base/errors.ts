@@ -161,12 +161,16 @@ export interface PcclErrorDetails {
 export class PcclError extends Error {
   readonly code: PcclErrorCode;
   readonly retryable: boolean;
+  /** What happened: the message without its advice. */
+  readonly reason: string;
   readonly peerId: number | undefined;
 
   constructor(code: PcclErrorCode, message: string, details: PcclErrorDetails = {}) {
     const entry: CatalogueEntry = ERROR_CATALOGUE[code];
-    super(`${message} ${entry.remedy}`, details.cause === undefined ? undefined : { cause: details.cause });
+    const sentence = /[.!?]$/.test(message) ? message : `${message}.`;
+    super(`${sentence} ${entry.remedy}`, details.cause === undefined ? undefined : { cause: details.cause });
     this.name = "PcclError";
+    this.reason = sentence;
     this.code = code;
     this.retryable = entry.retryable;
     this.peerId = details.peerId;

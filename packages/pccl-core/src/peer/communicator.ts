@@ -371,7 +371,7 @@ export class Communicator {
 
   #checkUsable(call: string): void {
     if (this.#ended !== undefined) {
-      throw new PcclError(this.#ended.code, `${call}: ${this.#ended.message}`, { cause: this.#ended });
+      throw new PcclError(this.#ended.code, `${call}: ${this.#ended.reason}`, { cause: this.#ended });
     }
   }
 

@@ -1,5 +1,12 @@
 /** Turns the native engine's op events into promises; the only holder of a creating attachment. */
-import { type Addon, type Engine, type EngineEvent, loadAddon, type OpEvent } from "@pccl/bindings";
+import {
+  type Addon,
+  type Engine,
+  type EngineEvent,
+  loadAddon,
+  type NativeError,
+  type OpEvent,
+} from "@pccl/bindings";
 import { isPcclErrorCode, PcclError } from "../base/errors.js";
 
 export type OpDone = Extract<OpEvent, { type: "op-done" }>;
@@ -56,7 +63,7 @@ export class EngineOps {
   /** Fails what is in flight with ERR_PCCL_CLOSED, or with `error`. */
   close(error?: PcclError): void {
     this.engine.close();
-    // The engine's own events for these ops may never be delivered once it is closed.
+    // The engine's own events for these ops come later, and without the reason.
     for (const op of this.#pending.values()) {
       op.reject(
         error ?? new PcclError("ERR_PCCL_CLOSED", `${op.call}: the communicator was closed meanwhile.`),
@@ -75,6 +82,8 @@ export class EngineOps {
   }
 }
 
+const NATIVE_NAME = "all_reduce";
+
 let loaded: Addon | undefined;
 
 function addon(): Addon {
@@ -92,10 +101,13 @@ export function guard<T>(call: string, body: () => T): T {
 }
 
 function toPcclError(error: unknown, call: string): PcclError {
-  const { code, message, peerId } = error as { code?: unknown; message?: string; peerId?: number };
-  return new PcclError(
-    isPcclErrorCode(code) ? code : "ERR_PCCL_INTERNAL",
-    `${call}: ${message ?? String(error)}`,
-    { peerId, cause: error instanceof Error ? error : undefined },
-  );
+  const { code, message = String(error), peerId } = error as NativeError;
+  // Native code names its all-reduces itself, with what it knows of them, but not as this language writes it.
+  const named = message.startsWith(NATIVE_NAME)
+    ? `allReduce${message.slice(NATIVE_NAME.length)}`
+    : `${call}: ${message}`;
+  return new PcclError(isPcclErrorCode(code) ? code : "ERR_PCCL_INTERNAL", named, {
+    peerId,
+    cause: error instanceof Error ? error : undefined,
+  });
 }
