@@ -52,9 +52,9 @@ describe("membership", () => {
   });
 
   it("keeps a peer whose main thread is blocked for longer than its lease", async () => {
-    await using cluster = await Cluster.start(3, { leaseMs: 500 });
+    await using cluster = await Cluster.start(3, { leaseMs: 2_000 });
     const [busy, ...others] = cluster.peers;
-    const blocked = busy?.call("block", { ms: 2_000 });
+    const blocked = busy?.call("block", { ms: 5_000 });
     const newcomer = cluster.spawn();
     const joined = cluster.connect(newcomer);
     await newcomer.pending;
@@ -84,7 +84,7 @@ describe("membership", () => {
   });
 
   it("removes a stopped peer when its lease ends", async () => {
-    await using cluster = await Cluster.start(3, { leaseMs: 600 });
+    await using cluster = await Cluster.start(3, { leaseMs: 2_000 });
     const [stopped, ...others] = cluster.peers;
     stopped?.process.kill("SIGSTOP");
     const results = await cluster.all<{ error?: { code: string; peerId: number } }>("reduce", {}, others);
