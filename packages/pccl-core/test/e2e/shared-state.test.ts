@@ -120,10 +120,10 @@ describe("syncSharedState", () => {
     const syncing = receivers.map((peer) =>
       peer.call<Synced>("sync", { name: "s", strategy: "receive-only" }).catch((error: RemoteError) => error),
     );
-    await vi.waitUntil(
-      () => cluster.coordinator.peers().every(({ waitsIn }) => waitsIn === undefined),
-      10_000,
-    );
+    // The plan goes out with the last offer.
+    const allOffered = (): boolean =>
+      cluster.coordinator.peers().every(({ waitsIn }) => waitsIn === "syncSharedState");
+    await vi.waitUntil(allOffered, 10_000);
     await source?.kill();
     await offered;
     for (const outcome of await Promise.all(syncing)) {
