@@ -101,7 +101,7 @@ export function guard<T>(call: string, body: () => T): T {
 }
 
 function toPcclError(error: unknown, call: string): PcclError {
-  const { code, message = String(error), peerId } = error as NativeError;
+  const { code, message = String(error), peerId } = error as Partial<NativeError>;
   // Native code names its all-reduces itself, with what it knows of them, but not as this language writes it.
   const named = message.startsWith(NATIVE_NAME)
     ? `allReduce${message.slice(NATIVE_NAME.length)}`
