@@ -308,6 +308,48 @@ TEST_F(WithFakePeer, CloseRestoresTheInput) {
   engine_->close();
 }
 
+// A chunk is half sent when the op ends, and the rest has to follow: from a copy, because the caller's memory is the
+// caller's again.
+TEST_F(WithFakePeer, WhatIsHalfSentIsFinishedFromACopy) {
+  constexpr std::uint64_t big_count = 8 << 20;
+  std::vector<float> big = random_floats(big_count, 5);
+  const auto before = big;
+  Awaited<OpResult> result;
+  engine_->all_reduce({big.data(), big.data(), big_count, DType::f32, ReduceOp::max, 7},
+                      [result](OpId, const OpResult& value) { result.set(value); });
+  fake_.send({1, key, ReadyBody{{big_count, DType::f32, ReduceOp::max}}});
+  // Each question takes the I/O thread around once: until the fake peer's window is full.
+  for (int i = 0; i < 200; ++i) engine_->cancel(0);
+  prepare(2, true);
+  engine_->install(2, {});
+  ASSERT_EQ(result.get().error->code, ErrorCode::peer_lost);
+  EXPECT_TRUE(same_bytes(big, before));
+  big.assign(big_count, 0);
+  const auto marker = post(99);
+
+  std::uint64_t received = 0;
+  for (Frame frame = fake_.receive(); frame.key.tag != 99; frame = fake_.receive()) {
+    const auto* data = std::get_if<DataBody>(&frame.body);
+    if (data == nullptr) continue;
+    // Step 0 sends slice 0, chunk by chunk.
+    ASSERT_EQ(data->step, 0u);
+    ASSERT_EQ(std::memcmp(fake_.payload.data(), reinterpret_cast<const char*>(before.data()) + received, data->bytes), 0);
+    received += data->bytes;
+  }
+  EXPECT_GT(received, 0u);
+  EXPECT_LT(received, big_count * sizeof(float) / 2);
+}
+
+// The link breaks when everybody has said that the view can be installed.
+TEST_F(WithFakePeer, LossBetweenPrepareAndInstallIsToldInTheNewEpoch) {
+  prepare(2, true);
+  fake_.hang_up();
+  engine_->install(2, {});
+  const Lost lost = lost_.get();
+  EXPECT_EQ(lost.epoch, 2u);
+  EXPECT_EQ(lost.peer, 2u);
+}
+
 // Each is something that no correct peer sends: the link is dropped with a reason, the op waits for the verdict.
 class BadPeer : public WithFakePeer, public testing::WithParamInterface<int> {};
 

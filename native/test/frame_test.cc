@@ -20,7 +20,9 @@ std::optional<Frame> read(const std::vector<std::uint8_t>& bytes, std::string& e
   if (!payload) return std::nullopt;
   EXPECT_LE(*payload, limits::chunk_bytes);
   const bool data = bytes[0] == 2;
-  if (!data) EXPECT_LE(*payload, control_payload_bytes_max);
+  if (!data) {
+    EXPECT_LE(*payload, control_payload_bytes_max);
+  }
   if (!data && bytes.size() < header_bytes + *payload) return std::nullopt;
   return decode_frame(header, std::span(bytes).subspan(header_bytes, data ? 0 : *payload), error);
 }

@@ -110,7 +110,9 @@ TEST_F(State, ReleaseEndsTransfers) {
   big_.assign(big_.size(), 0);
   const OpResult result = fetches[0].second.get();
   EXPECT_EQ(result.error.has_value(), served < bytes_of(big));
-  if (!result.error) EXPECT_EQ(result.rx_bytes, served);
+  if (!result.error) {
+    EXPECT_EQ(result.rx_bytes, served);
+  }
 }
 
 TEST_F(State, SourceThatDiesOrIsGoneFailsTheFetch) {
@@ -121,7 +123,9 @@ TEST_F(State, SourceThatDiesOrIsGoneFailsTheFetch) {
   const auto during = cluster_[1].fetch_state(source, {tensor});
   cluster_[0].engine->close();
   const auto outcome = during.second.get();
-  if (outcome.error) EXPECT_EQ(outcome.error->code, ErrorCode::state_fetch_failed);
+  if (outcome.error) {
+    EXPECT_EQ(outcome.error->code, ErrorCode::state_fetch_failed);
+  }
   const auto after = cluster_[1].fetch_state(source, {tensor});
   EXPECT_EQ(after.second.get().error->code, ErrorCode::state_fetch_failed);
 }
@@ -153,7 +157,9 @@ TEST_F(State, CloseEndsExportsAndFetches) {
   cluster_[1].engine->close();
   EXPECT_EQ(fetch.second.get().error->code, ErrorCode::closed);
   const auto result = exported.second.get();
-  if (result.error) EXPECT_EQ(result.error->code, ErrorCode::closed);
+  if (result.error) {
+    EXPECT_EQ(result.error->code, ErrorCode::closed);
+  }
 }
 
 TEST_F(State, ReleaseBeforeTheHashes) {
@@ -161,7 +167,9 @@ TEST_F(State, ReleaseBeforeTheHashes) {
   const auto exported = cluster_[0].export_state({{"huge", huge.data(), bytes_of(huge)}});
   EXPECT_EQ(cluster_[0].engine->release_state(exported.first), 0u);
   const auto result = exported.second.get();
-  if (result.error) EXPECT_EQ(result.error->code, ErrorCode::cancelled);
+  if (result.error) {
+    EXPECT_EQ(result.error->code, ErrorCode::cancelled);
+  }
   // Its memory is free again.
   const auto op = cluster_[0].all_reduce({huge.data(), huge.data(), 10, DType::f64, ReduceOp::sum, 0});
   cluster_[0].engine->cancel(op.first);

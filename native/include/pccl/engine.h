@@ -2,8 +2,8 @@
 // and one I/O thread that moves and combines bytes. It knows nothing of Node, of gRPC or of who decides
 // membership: whoever holds it tells it the views.
 //
-// Threads: every method may be called from any thread. Callbacks run on the engine's own threads and must not
-// block nor call back into the engine, except to hand the event on.
+// Threads: every method may be called from any thread. Callbacks run on the engine's own threads; they must not
+// block, throw, call back into the engine or hold the last reference to it: they only hand the event on.
 #pragma once
 
 #include <array>
@@ -86,16 +86,19 @@ struct Verdict {
 
 struct OpResult {
   std::optional<Error> error;
-  std::uint32_t world_size = 0;
-  std::uint64_t tx_bytes = 0;
-  std::uint64_t rx_bytes = 0;
-  double seconds = 0;
+  std::uint32_t world_size = 0;  // peers whose contributions are in the result of an all-reduce
+  std::uint64_t tx_bytes = 0;    // of this op's data on the links, headers included; of a fetch: its requests
+  std::uint64_t rx_bytes = 0;    // likewise; of a fetch: the tensors' bytes
+  double seconds = 0;            // from the call on
 };
 using OpCallback = std::function<void(OpId, const OpResult&)>;
 
+// Both buffers hold `count` elements, aligned to an element. In place (recv == send): after an error the buffer is as
+// before the call, bit for bit. Out of place: `send` is never written, and after an error `recv` holds anything.
+// i32 sums wrap around and i32 averages round towards zero; a NaN in any contribution gives NaN, for max and min too.
 struct AllReduce {
   const void* send = nullptr;
-  void* recv = nullptr;  // == send: in place
+  void* recv = nullptr;
   std::uint64_t count = 0;
   DType dtype = DType::f32;
   ReduceOp op = ReduceOp::sum;
@@ -122,9 +125,11 @@ struct LinkFailure {
   std::string reason;
 };
 
-// What the control side hears. Set once, before the first prepare.
+// What the control side hears.
 struct ControlCallbacks {
+  // Empty: every link of the view is up.
   std::function<void(Epoch, const std::vector<LinkFailure>&)> prepared;
+  // A link of the installed epoch broke; once per peer and epoch. Ops that need it stay where they are.
   std::function<void(Epoch, PeerId, const std::string& reason)> link_lost;
 };
 
@@ -142,18 +147,36 @@ class Engine {
   virtual std::uint16_t port() const = 0;
   virtual std::optional<InstalledView> view() const = 0;
 
-  // Starting calls throw EngineError on bad input, before anything changes; otherwise the callback is called
-  // exactly once, also when the engine closes. Memory must stay valid and unmoved until then.
+  // The calls that return an id throw EngineError on bad input, before anything changes; otherwise the callback is
+  // called exactly once, also when the engine closes. Memory must stay valid and unmoved until then, and no other
+  // call in flight may use it (buffer_in_use).
+
+  // Starts in the installed epoch or, between prepare and install, waits for the next one. Members match their
+  // calls by tag and by order within the tag; at most 16 are in flight.
   virtual OpId all_reduce(const AllReduce& call, OpCallback callback) = 0;
+  // Withdraws an all-reduce that this peer hasn't finished: every member's callback gets `cancelled`. False when it
+  // is too late, or `id` is no all-reduce in flight.
   virtual bool cancel(OpId id) = 0;
 
+  // Hashes the tensors on a background thread, then calls back; from then on peers of the view can fetch them. The
+  // memory may be read, also by other exports, but not written until release_state.
   virtual OpId export_state(std::vector<ExportTensor> tensors, OpCallback callback) = 0;
+  // In the order of the tensors. Throws invalid_argument before the hashing has ended.
   virtual std::vector<Hash128> hashes(OpId export_id) const = 0;
+  // Ends an export, transfers from it too; when it returns nothing reads the memory. Returns the bytes served.
   virtual std::uint64_t release_state(OpId export_id) = 0;
+  // Fetches tensors that `source` exports under these names, sizes and hashes, and verifies them. After
+  // state_fetch_failed the memory holds anything.
   virtual OpId fetch_state(const Member& source, std::vector<FetchTensor> tensors, OpCallback callback) = 0;
 
-  virtual void set_control(ControlCallbacks callbacks) = 0;  // {} detaches
+  // {} detaches: when it returns, no callback of before runs any more.
+  virtual void set_control(ControlCallbacks callbacks) = 0;
+  // Freezes the installed epoch and starts to build the links of `view`, whose epoch must be higher. Returns what is
+  // known of the frozen epoch's ops: those in flight and the last 4096 that ended. `prepared` is called within the
+  // timeout, unless another prepare comes first. Throws invalid_argument for a view that can't be.
   virtual std::vector<OpReport> prepare(const View& view, std::uint32_t timeout_ms) = 0;
+  // Settles the frozen ops by their verdicts (none: aborted, peer_lost) and opens the prepared epoch. A link that
+  // broke since `prepared` is told by link_lost. Throws invalid_argument when `epoch` isn't the prepared one.
   virtual void install(Epoch epoch, const std::vector<Verdict>& verdicts) = 0;
 
   // Ends every op (code closed, buffers restored), links, listener and threads; returns when all are gone and no

@@ -20,9 +20,8 @@ void BufferPool::Free::operator()(std::uint8_t* memory) const { std::free(memory
 BufferPool::Buffer BufferPool::take(std::size_t bytes) {
   PCCL_CHECK(bytes > 0);
   Buffer buffer;
-  // A buffer of more than twice the need is left for the op that filled it.
   const auto fit = idle_.lower_bound(bytes);
-  if (fit != idle_.end() && fit->first / 2 <= bytes) {
+  if (fit != idle_.end() && fit->first <= bytes + bytes / 4 + page_bytes) {
     buffer = std::move(fit->second);
     idle_bytes_ -= buffer.bytes;
     idle_.erase(fit);

@@ -1,6 +1,6 @@
 // Keeps the memory that in-place ops back their input up to, so that the next op of the size finds it mapped.
-// Bound: what is kept and lent together never exceeds the most that ops have needed at once. All of it goes with
-// the pool. One thread.
+// Bound: what is kept and lent together never exceeds the most that was lent at once, where a lent buffer is at most
+// a quarter, and two huge pages, bigger than asked for. All of it goes with the pool. One thread.
 #pragma once
 
 #include <cstddef>
@@ -22,6 +22,8 @@ class BufferPool {
 
   Buffer take(std::size_t bytes);
   void give_back(Buffer buffer);
+  // Lent and kept.
+  std::size_t held_bytes() const { return lent_bytes_ + idle_bytes_; }
 
  private:
   std::multimap<std::size_t, Buffer> idle_;

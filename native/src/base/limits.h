@@ -20,8 +20,8 @@ inline constexpr std::size_t early_frames_max = 16384;
 inline constexpr std::size_t tags_per_epoch_max = std::size_t{1} << 20;
 inline constexpr std::size_t settled_reports_max = 4096;
 
-// Part of the wire format: both ends cut a slice into chunks of this size. See docs/decisions for the measurement.
-inline constexpr std::uint32_t chunk_bytes = 256 * 1024;
+// Part of the wire format: both ends cut a slice into chunks of this size. docs/decisions has the measurement.
+inline constexpr std::uint32_t chunk_bytes = 512 * 1024;
 // Payload that a link reads, or writes, before others have their turn.
 inline constexpr std::size_t link_turn_bytes = 512 * 1024;
 // Frames without payload that a peer leaves unread before its link counts as broken.

@@ -345,6 +345,8 @@ void EngineImpl::install(Epoch epoch, const std::vector<Verdict>& verdicts) {
 }
 
 void EngineImpl::close() {
+  // A thread can't wait for its own end: whoever lets a callback hold the last reference finds out here.
+  PCCL_CHECK(std::this_thread::get_id() != thread_.get_id());
   const std::lock_guard closing(close_mutex_);
   if (!thread_.joinable()) return;
   {

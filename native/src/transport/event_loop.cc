@@ -23,8 +23,7 @@ EventLoop::Watch::Watch(EventLoop& loop, int fd, std::uint32_t events, Handler& 
     : loop_(&loop), fd_(fd), token_(loop.next_token_++), events_(events) {
   loop.handlers_.emplace(token_, &handler);
   epoll_event event{.events = events, .data = {.u64 = token_}};
-  // Only a lack of kernel memory can refuse this; the descriptor then stays silent and its timeouts end it.
-  ::epoll_ctl(loop.epoll_.get(), EPOLL_CTL_ADD, fd, &event);
+  if (::epoll_ctl(loop.epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) reset();
 }
 
 EventLoop::Watch::Watch(Watch&& other) noexcept

@@ -37,6 +37,8 @@ class EventLoop {
     Watch(Watch&& other) noexcept;
     Watch& operator=(Watch&& other) noexcept;
     ~Watch() { reset(); }
+    // False: the system refused (no kernel memory), and nothing will ever be heard.
+    bool active() const { return loop_ != nullptr; }
     void set(std::uint32_t events);
     void reset();
 

@@ -36,7 +36,7 @@ Link::Link(EventLoop& loop, Owner& owner, PeerId peer, UniqueFd fd)
       watch_(loop, fd_.get(), EPOLLIN, *this),
       staging_(staging_bytes),
       scratch_(static_cast<std::uint8_t*>(std::aligned_alloc(64, limits::chunk_bytes))) {
-  PCCL_CHECK(scratch_ != nullptr);
+  if (scratch_ == nullptr || !watch_.active()) fail("the system refuses memory for the link");
 }
 
 void Link::send(const Frame& frame) {
