@@ -45,7 +45,9 @@ struct Shared {
 double cpu_seconds() {
   rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& time) { return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec); };
+  const auto seconds = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
+  };
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
@@ -113,10 +115,16 @@ Options parse(int argc, char** argv) {
       continue;
     }
     const std::uint64_t value = i + 1 < argc ? std::strtoull(argv[++i], nullptr, 10) : 0;
-    if (name == "--peers" && value >= 1 && value <= peers_max) options.peers = static_cast<std::uint32_t>(value);
-    else if (name == "--bytes" && value >= sizeof(float)) options.bytes = value;
-    else if (name == "--rounds" && value >= 1 && value <= rounds_max) options.rounds = static_cast<std::uint32_t>(value);
-    else std::fprintf(stderr, "usage: all_reduce_bench [--peers N] [--bytes N] [--rounds N] [--in-place]\n"), std::exit(2);
+    if (name == "--peers" && value >= 1 && value <= peers_max) {
+      options.peers = static_cast<std::uint32_t>(value);
+    } else if (name == "--bytes" && value >= sizeof(float)) {
+      options.bytes = value;
+    } else if (name == "--rounds" && value >= 1 && value <= rounds_max) {
+      options.rounds = static_cast<std::uint32_t>(value);
+    } else {
+      std::fprintf(stderr, "usage: all_reduce_bench [--peers N] [--bytes N] [--rounds N] [--in-place]\n");
+      std::exit(2);
+    }
   }
   return options;
 }

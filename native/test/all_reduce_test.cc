@@ -22,9 +22,12 @@ double expected(ReduceOp op, std::size_t ranks, std::uint64_t i) {
   double value = element(0, i);
   for (std::size_t rank = 1; rank < ranks; ++rank) {
     const double other = element(rank, i);
-    if (op == ReduceOp::max) value = std::max(value, other);
-    else if (op == ReduceOp::min) value = std::min(value, other);
-    else value += other;
+    if (op == ReduceOp::max)
+      value = std::max(value, other);
+    else if (op == ReduceOp::min)
+      value = std::min(value, other);
+    else
+      value += other;
   }
   return op == ReduceOp::avg ? value / static_cast<double>(ranks) : value;
 }
@@ -93,7 +96,8 @@ TEST(AllReduce, AllPeersHoldTheSameBits) {
   std::vector<PendingOp> ops;
   for (std::size_t rank = 0; rank < cluster.size(); ++rank) {
     for (float& value : data[rank]) value = std::normal_distribution<float>(0, 1e3f)(random);
-    ops.push_back(cluster[rank].all_reduce({data[rank].data(), data[rank].data(), count, DType::f32, ReduceOp::avg, 0}));
+    ops.push_back(
+        cluster[rank].all_reduce({data[rank].data(), data[rank].data(), count, DType::f32, ReduceOp::avg, 0}));
   }
   for (const auto& [id, result] : ops) ASSERT_FALSE(result.get().error);
   for (std::size_t rank = 1; rank < cluster.size(); ++rank) {

@@ -58,7 +58,9 @@ TEST_F(Arguments, ExportsMayBeReadButNotWritten) {
   EXPECT_FALSE(refusal([&] { cluster_[0].export_state({{"again", a_.data(), 128}}); }));
   EXPECT_FALSE(exported.second.get().error);
   EXPECT_EQ(refused({a_.data(), a_.data(), 8}), ErrorCode::buffer_in_use);
-  EXPECT_EQ(refusal([&] { cluster_[0].fetch_state(cluster_[1].member(), {{"a", {}, a_.data(), 64}}); }),
+  EXPECT_EQ(refusal([&] {
+              cluster_[0].fetch_state(cluster_[1].member(), {{"a", {}, a_.data(), 64}});
+            }),
             ErrorCode::buffer_in_use);
 }
 
@@ -82,7 +84,10 @@ TEST_F(Arguments, BadStateCalls) {
   EXPECT_EQ(refusal([&] { cluster_[0].export_state({{"a", a_.data(), 0}}); }), bad);
   EXPECT_EQ(refusal([&] { cluster_[0].fetch_state(source, {}); }), bad);
   EXPECT_EQ(refusal([&] { cluster_[0].fetch_state({1, "", 0}, {{"a", {}, a_.data(), 4}}); }), bad);
-  EXPECT_EQ(refusal([&] { cluster_[0].fetch_state(source, {{"a", {}, a_.data(), 8}, {"b", {}, a_.data() + 1, 4}}); }), bad);
+  EXPECT_EQ(refusal([&] {
+              cluster_[0].fetch_state(source, {{"a", {}, a_.data(), 8}, {"b", {}, a_.data() + 1, 4}});
+            }),
+            bad);
   EXPECT_EQ(refusal([&] { cluster_[0].engine->hashes(1234); }), bad);
   EXPECT_EQ(refusal([&] { cluster_[0].engine->release_state(1234); }), bad);
 }
@@ -92,7 +97,9 @@ TEST(ArgumentsEarly, NothingIsInstalledYet) {
   EXPECT_FALSE(engine->view());
   float value = 0;
   EXPECT_EQ(refusal([&] { engine->all_reduce({&value, &value, 1}, nullptr); }), ErrorCode::not_installed);
-  EXPECT_EQ(refusal([&] { engine->fetch_state({1, "127.0.0.1", 9}, {{"a", {}, &value, 4}}, nullptr); }),
+  EXPECT_EQ(refusal([&] {
+              engine->fetch_state({1, "127.0.0.1", 9}, {{"a", {}, &value, 4}}, nullptr);
+            }),
             ErrorCode::not_installed);
   EXPECT_FALSE(engine->cancel(1));
   EXPECT_EQ(refusal([&] { Engine::create({.host = "127.0.0.1", .port = engine->port()}); }), ErrorCode::io);

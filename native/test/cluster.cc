@@ -18,7 +18,8 @@ PendingOp Peer::all_reduce(const AllReduce& call) {
 
 PendingOp Peer::export_state(std::vector<ExportTensor> tensors) {
   Awaited<OpResult> result;
-  return {engine->export_state(std::move(tensors), [result](OpId, const OpResult& value) { result.set(value); }), result};
+  return {engine->export_state(std::move(tensors), [result](OpId, const OpResult& value) { result.set(value); }),
+          result};
 }
 
 PendingOp Peer::fetch_state(const Member& source, std::vector<FetchTensor> tensors) {
@@ -39,7 +40,10 @@ std::unique_ptr<Peer> Cluster::make_peer() {
   Peer* const at = peer.get();
   peer->engine->set_control({
       .prepared = [at](Epoch epoch, const std::vector<LinkFailure>& failures) { at->prepared_in(epoch).set(failures); },
-      .link_lost = [at](Epoch epoch, PeerId other, const std::string& reason) { at->lost.set({epoch, other, reason}); },
+      .link_lost =
+          [at](Epoch epoch, PeerId other, const std::string& reason) {
+            at->lost.set({epoch, other, reason});
+          },
   });
   return peer;
 }

@@ -133,7 +133,10 @@ class WithFakePeer : public testing::Test {
   WithFakePeer() {
     engine_->set_control({
         .prepared = [this](Epoch, const std::vector<LinkFailure>& failures) { prepared_.set(failures); },
-        .link_lost = [this](Epoch epoch, PeerId peer, const std::string& reason) { lost_.set({epoch, peer, reason}); },
+        .link_lost =
+            [this](Epoch epoch, PeerId peer, const std::string& reason) {
+              lost_.set({epoch, peer, reason});
+            },
     });
     prepare(1, true);
     fake_.accept_link();
@@ -333,7 +336,8 @@ TEST_F(WithFakePeer, WhatIsHalfSentIsFinishedFromACopy) {
     if (data == nullptr) continue;
     // Step 0 sends slice 0, chunk by chunk.
     ASSERT_EQ(data->step, 0u);
-    ASSERT_EQ(std::memcmp(fake_.payload.data(), reinterpret_cast<const char*>(before.data()) + received, data->bytes), 0);
+    ASSERT_EQ(std::memcmp(fake_.payload.data(), reinterpret_cast<const char*>(before.data()) + received, data->bytes),
+              0);
     received += data->bytes;
   }
   EXPECT_GT(received, 0u);
@@ -359,15 +363,33 @@ TEST_P(BadPeer, LosesItsLink) {
   const ReadyBody ready{{count, DType::f32, ReduceOp::max}};
   const std::vector<std::uint8_t> chunk(slice_bytes);
   switch (GetParam()) {
-    case 0: fake_.send_raw(std::vector<std::uint8_t>(200, 0xFF)); break;
-    case 1: fake_.send_data(1, key, {0, 0, slice_bytes}, chunk.data()); break;  // before Ready
-    case 2: fake_.send({1, key, ready}), fake_.send({1, key, ready}); break;
-    case 3: fake_.send({1, key, ready}), fake_.send_data(1, key, {1, 0, slice_bytes}, chunk.data()); break;
-    case 4: fake_.send({1, key, ready}), fake_.send_data(1, key, {0, 0, slice_bytes - 4}, chunk.data()); break;
-    case 5: fake_.send({1, key, ready}), fake_.send_data(1, {9, 0}, {0, 0, slice_bytes}, chunk.data()); break;
-    case 6: fake_.send({9, key, ready}); break;  // an epoch that nobody has prepared
-    case 7: fake_.send({1, key, DoneBody{3}}); break;
-    case 8: for (std::uint32_t i = 0; i < 5000; ++i) fake_.send({1, {1000, i}, DoneBody{0}}); break;
+    case 0:
+      fake_.send_raw(std::vector<std::uint8_t>(200, 0xFF));
+      break;
+    case 1:
+      fake_.send_data(1, key, {0, 0, slice_bytes}, chunk.data());
+      break;  // before Ready
+    case 2:
+      fake_.send({1, key, ready}), fake_.send({1, key, ready});
+      break;
+    case 3:
+      fake_.send({1, key, ready}), fake_.send_data(1, key, {1, 0, slice_bytes}, chunk.data());
+      break;
+    case 4:
+      fake_.send({1, key, ready}), fake_.send_data(1, key, {0, 0, slice_bytes - 4}, chunk.data());
+      break;
+    case 5:
+      fake_.send({1, key, ready}), fake_.send_data(1, {9, 0}, {0, 0, slice_bytes}, chunk.data());
+      break;
+    case 6:
+      fake_.send({9, key, ready});
+      break;  // an epoch that nobody has prepared
+    case 7:
+      fake_.send({1, key, DoneBody{3}});
+      break;
+    case 8:
+      for (std::uint32_t i = 0; i < 5000; ++i) fake_.send({1, {1000, i}, DoneBody{0}});
+      break;
   }
   const Lost lost = lost_.get();
   EXPECT_EQ(lost.peer, 2u);

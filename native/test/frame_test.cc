@@ -137,7 +137,7 @@ TEST(StateWire, SurvivesAnyBytes) {
     auto bytes = request;
     bytes[random() % bytes.size()] ^= static_cast<std::uint8_t>(1u << (random() % 8));
     const std::span<const std::uint8_t, state_wire::request_header_bytes> header(bytes.data(),
-                                                                                state_wire::request_header_bytes);
+                                                                                 state_wire::request_header_bytes);
     const auto size = state_wire::request_bytes(header);
     if (!size || *size > bytes.size()) continue;
     ASSERT_LE(*size, state_wire::request_bytes_max);

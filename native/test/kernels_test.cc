@@ -34,10 +34,14 @@ TYPED_TEST_SUITE(Kernels, Elements);
 template <typename T>
 T reference(ReduceOp op, T a, T b, bool last, std::uint32_t contributions) {
   switch (op) {
-    case ReduceOp::sum: return a + b;
-    case ReduceOp::avg: return last ? (a + b) / static_cast<T>(contributions) : a + b;
-    case ReduceOp::max: return std::max(a, b);
-    case ReduceOp::min: return std::min(a, b);
+    case ReduceOp::sum:
+      return a + b;
+    case ReduceOp::avg:
+      return last ? (a + b) / static_cast<T>(contributions) : a + b;
+    case ReduceOp::max:
+      return std::max(a, b);
+    case ReduceOp::min:
+      return std::min(a, b);
   }
   return 0;
 }

@@ -17,8 +17,8 @@ class Schedule : public testing::TestWithParam<std::uint32_t> {};
 TEST_P(Schedule, BringsEveryContributionEverywhere) {
   const std::uint32_t ranks = GetParam();
   const std::uint64_t chunk_elements = limits::chunk_bytes / 4;
-  for (const std::uint64_t count : {std::uint64_t{1}, std::uint64_t{ranks}, std::uint64_t{1000},
-                                    ranks * chunk_elements, ranks * chunk_elements + 1, 3 * ranks * chunk_elements - 7}) {
+  for (const std::uint64_t count : {std::uint64_t{1}, std::uint64_t{ranks}, std::uint64_t{1000}, ranks * chunk_elements,
+                                    ranks * chunk_elements + 1, 3 * ranks * chunk_elements - 7}) {
     // Per rank and chunk of the array (by its first element): a bit for each contribution.
     std::vector<std::map<std::uint64_t, std::uint64_t>> held(ranks);
     std::vector<RingSchedule> schedules;

@@ -37,8 +37,8 @@ TEST(Hash, IsCanonicalXxh3) {
 class State : public testing::Test {
  protected:
   OpId export_all() {
-    const auto op = cluster_[0].export_state(
-        {{"big", big_.data(), bytes_of(big_)}, {"small", small_.data(), bytes_of(small_)}});
+    const auto op =
+        cluster_[0].export_state({{"big", big_.data(), bytes_of(big_)}, {"small", small_.data(), bytes_of(small_)}});
     EXPECT_FALSE(op.second.get().error);
     hashes_ = cluster_[0].engine->hashes(op.first);
     return op.first;
@@ -53,10 +53,11 @@ class State : public testing::Test {
 TEST_F(State, IsFetchedByNameAndHash) {
   const OpId id = export_all();
   std::vector<double> big(big_.size()), small(small_.size());
-  const auto fetch = cluster_[1].fetch_state(cluster_[0].member(), {
-      {"small", hashes_[1], small.data(), bytes_of(small)},
-      {"big", hashes_[0], big.data(), bytes_of(big)},
-  });
+  const auto fetch =
+      cluster_[1].fetch_state(cluster_[0].member(), {
+                                                        {"small", hashes_[1], small.data(), bytes_of(small)},
+                                                        {"big", hashes_[0], big.data(), bytes_of(big)},
+                                                    });
   const OpResult result = fetch.second.get();
   ASSERT_FALSE(result.error) << result.error->message;
   EXPECT_EQ(result.rx_bytes, bytes_of(big) + bytes_of(small));
@@ -86,8 +87,7 @@ TEST_F(State, RefusesAnotherHashAnotherNameAndWhatIsReleased) {
 TEST_F(State, OpsGoOnWhileStateIsServed) {
   const OpId id = export_all();
   std::vector<double> big(big_.size());
-  const auto fetch =
-      cluster_[1].fetch_state(cluster_[0].member(), {{"big", hashes_[0], big.data(), bytes_of(big)}});
+  const auto fetch = cluster_[1].fetch_state(cluster_[0].member(), {{"big", hashes_[0], big.data(), bytes_of(big)}});
   for (int i = 0; i < 20; ++i) {
     std::vector<float> a(1000, 1), b(1000, 2);
     const auto first = cluster_[0].all_reduce({a.data(), a.data(), 1000, DType::f32, ReduceOp::sum, 0});

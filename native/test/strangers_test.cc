@@ -13,7 +13,8 @@ void expect_ring_works(Cluster& cluster) {
   std::vector<std::vector<float>> data(cluster.size(), std::vector<float>(50'000, 1));
   std::vector<PendingOp> ops;
   for (std::size_t rank = 0; rank < cluster.size(); ++rank) {
-    ops.push_back(cluster[rank].all_reduce({data[rank].data(), data[rank].data(), 50'000, DType::f32, ReduceOp::sum, 1}));
+    ops.push_back(
+        cluster[rank].all_reduce({data[rank].data(), data[rank].data(), 50'000, DType::f32, ReduceOp::sum, 1}));
   }
   for (const auto& [id, result] : ops) ASSERT_FALSE(result.get().error);
   EXPECT_EQ(data[0], std::vector<float>(50'000, static_cast<float>(cluster.size())));
@@ -69,6 +70,13 @@ TEST(Strangers, AFloodOfSilentOnesKeepsNobodyOutside) {
   cluster.add();
   cluster.next_view();
   expect_ring_works(cluster);
+}
+
+TEST(Strangers, SilenceIsTurnedAwayInTime) {
+  Cluster cluster(2);
+  const UniqueFd silent = connect_to(cluster[0].engine->port());
+  expect_ring_works(cluster);
+  EXPECT_TRUE(closed_by_peer(silent.get()));
 }
 
 // What follows a valid Hello of kind state is no request.

@@ -12,7 +12,8 @@ void expect_sum(Cluster& cluster, std::uint64_t tag = 0) {
   std::vector<std::vector<double>> data(cluster.size(), std::vector<double>(1000, 1));
   std::vector<PendingOp> ops;
   for (std::size_t rank = 0; rank < cluster.size(); ++rank) {
-    ops.push_back(cluster[rank].all_reduce({data[rank].data(), data[rank].data(), 1000, DType::f64, ReduceOp::sum, tag}));
+    ops.push_back(
+        cluster[rank].all_reduce({data[rank].data(), data[rank].data(), 1000, DType::f64, ReduceOp::sum, tag}));
   }
   for (std::size_t rank = 0; rank < cluster.size(); ++rank) {
     const auto result = ops[rank].second.get();
@@ -63,11 +64,10 @@ TEST(Views, ALostLinkIsToldOnce) {
 TEST(Views, PrepareNamesWhoCantBeReached) {
   const auto engine = Engine::create({});
   Awaited<std::vector<LinkFailure>> first, second;
-  engine->set_control({.prepared =
-                           [&](Epoch epoch, const std::vector<LinkFailure>& failures) {
-                             (epoch == 1 ? first : second).set(failures);
-                           },
-                       .link_lost = nullptr});
+  engine->set_control(
+      {.prepared = [&](Epoch epoch,
+                       const std::vector<LinkFailure>& failures) { (epoch == 1 ? first : second).set(failures); },
+       .link_lost = nullptr});
   std::uint16_t dead_port = 0;
   {
     const UniqueFd listener = listen_tcp("127.0.0.1", 0);

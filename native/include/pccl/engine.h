@@ -28,17 +28,17 @@ enum class ReduceOp : std::uint8_t { sum = 0, avg = 1, max = 2, min = 3 };
 // Codes of the catalogue in packages/pccl-core/src/base/errors.ts; error_code_name gives the ERR_PCCL_* string.
 enum class ErrorCode : std::uint8_t {
   invalid_argument,
-  not_installed,         // no view yet
-  buffer_in_use,         // overlaps a buffer of another op in flight
-  tag_in_use,            // an op with this tag is in flight
-  too_many_ops,          // limit of ops in flight reached
-  descriptor_mismatch,   // members called with different count, dtype or op
-  peer_lost,             // aborted by a change of membership or links; retry
-  cancelled,             // withdrawn by a member's caller
-  closed,                // the engine was closed
-  state_fetch_failed,    // the source is gone, or its bytes don't have the announced hash
-  internal,              // a rule of the engine or of a peer's was broken: a bug
-  io,                    // the system refused (listen, memory)
+  not_installed,        // no view yet
+  buffer_in_use,        // overlaps a buffer of another op in flight
+  tag_in_use,           // an op with this tag is in flight
+  too_many_ops,         // limit of ops in flight reached
+  descriptor_mismatch,  // members called with different count, dtype or op
+  peer_lost,            // aborted by a change of membership or links; retry
+  cancelled,            // withdrawn by a member's caller
+  closed,               // the engine was closed
+  state_fetch_failed,   // the source is gone, or its bytes don't have the announced hash
+  internal,             // a rule of the engine or of a peer's was broken: a bug
+  io,                   // the system refused (listen, memory)
 };
 const char* error_code_name(ErrorCode code);
 

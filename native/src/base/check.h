@@ -5,10 +5,10 @@
 #include <cstdio>
 #include <cstdlib>
 
-#define PCCL_CHECK(condition)                                                                         \
-  do {                                                                                                \
-    if (!(condition)) [[unlikely]] {                                                                  \
-      std::fprintf(stderr, "pccl: broken invariant: %s (%s:%d)\n", #condition, __FILE__, __LINE__);   \
-      std::abort();                                                                                   \
-    }                                                                                                 \
+#define PCCL_CHECK(condition)                                                                       \
+  do {                                                                                              \
+    if (!(condition)) [[unlikely]] {                                                                \
+      std::fprintf(stderr, "pccl: broken invariant: %s (%s:%d)\n", #condition, __FILE__, __LINE__); \
+      std::abort();                                                                                 \
+    }                                                                                               \
   } while (false)

@@ -306,8 +306,8 @@ Error EpochOps::abort_error(OpKey key, const AbortReason& reason) const {
   }
   const Mismatch& mismatch = *reason.mismatch;
   return {ErrorCode::descriptor_mismatch,
-          name(key) + ": " + origin + " called " + describe(mismatch.own) + ", peer " +
-              std::to_string(mismatch.other) + " called " + describe(mismatch.others),
+          name(key) + ": " + origin + " called " + describe(mismatch.own) + ", peer " + std::to_string(mismatch.other) +
+              " called " + describe(mismatch.others),
           reason.origin};
 }
 

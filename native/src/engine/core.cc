@@ -72,8 +72,8 @@ bool Core::cancel(OpId id) {
 std::variant<std::vector<OpReport>, Error> Core::prepare(const View& view, std::chrono::milliseconds timeout) {
   const std::string name = "prepare epoch " + std::to_string(view.epoch) + ": ";
   if (epoch_ && view.epoch <= epoch_->view().epoch) {
-    return Error{ErrorCode::invalid_argument,
-                 name + "epoch " + std::to_string(epoch_->view().epoch) + " is installed", {}};
+    return Error{
+        ErrorCode::invalid_argument, name + "epoch " + std::to_string(epoch_->view().epoch) + " is installed", {}};
   }
   if (epoch_ && view.self != epoch_->view().self) {
     return Error{ErrorCode::invalid_argument, name + "this peer's id can't change", {}};
@@ -91,7 +91,8 @@ std::variant<std::vector<OpReport>, Error> Core::prepare(const View& view, std::
 
 std::optional<Error> Core::install(Epoch epoch, const std::vector<Verdict>& verdicts) {
   if (!prepared_ || prepared_->view.epoch != epoch) {
-    return Error{ErrorCode::invalid_argument, "install: epoch " + std::to_string(epoch) + " isn't the prepared one", {}};
+    return Error{
+        ErrorCode::invalid_argument, "install: epoch " + std::to_string(epoch) + " isn't the prepared one", {}};
   }
   Prepared prepared = *std::exchange(prepared_, std::nullopt);
   const View& view = prepared.view;
@@ -113,7 +114,8 @@ void Core::open_epoch(Prepared prepared) {
   }
   start_waiting();
   for (const PeerId peer : mesh_.missing()) {
-    loop_.defer([this, epoch, peer] { events_.link_lost(epoch, peer, "the link broke before the view was installed"); });
+    loop_.defer(
+        [this, epoch, peer] { events_.link_lost(epoch, peer, "the link broke before the view was installed"); });
   }
 }
 
@@ -161,8 +163,10 @@ void Core::fail_all() {
   const Error why{ErrorCode::closed, "the engine was closed", {}};
   if (epoch_) epoch_->fail_all(why);
   for (const Waiting& waiting : std::exchange(waiting_, {})) {
-    if (!waiting.cancelled) events_.finished(waiting.request.id, {.error = Error{why.code, "all_reduce: " + why.message, {}}});
+    if (!waiting.cancelled)
+      events_.finished(waiting.request.id, {.error = Error{why.code, "all_reduce: " + why.message, {}}});
   }
+  server_.drop_all();
   exports_.fail_all(why);
   while (!fetches_.empty()) fetches_.begin()->second->fail_now(why);
 }
@@ -176,7 +180,8 @@ void Core::on_control(Link& link, const Frame& frame) {
   if (epoch_ && frame.epoch == epoch_->view().epoch) return epoch_->on_control(link, frame);
   if (frame.epoch > last_known_epoch()) return link.fail("a frame of an epoch that isn't prepared");
   if (!prepared_ || frame.epoch != prepared_->view.epoch) return;  // late
-  if (prepared_->early_frames.size() >= limits::early_frames_max) return link.fail("too many frames before the install");
+  if (prepared_->early_frames.size() >= limits::early_frames_max)
+    return link.fail("too many frames before the install");
   prepared_->early_frames.emplace_back(link.peer(), frame);
 }
 
@@ -192,9 +197,7 @@ void Core::on_data_end(Link& link, const Frame& frame, const std::uint8_t* paylo
   epoch_->on_data_end(link, frame, payload);
 }
 
-std::optional<Link::Outgoing> Core::next_data(Link& link) {
-  return epoch_ ? epoch_->next_data(link) : std::nullopt;
-}
+std::optional<Link::Outgoing> Core::next_data(Link& link) { return epoch_ ? epoch_->next_data(link) : std::nullopt; }
 
 void Core::on_broken(Link& link, const std::string& reason) {
   const PeerId peer = link.peer();

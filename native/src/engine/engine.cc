@@ -64,7 +64,8 @@ void check_tensors(const char* operation, const std::vector<Tensor>& tensors) {
   for (const Tensor& tensor : tensors) {
     if (tensor.name.empty() || tensor.name.size() > limits::tensor_name_bytes_max) {
       refuse(ErrorCode::invalid_argument, std::string(operation) + ": a name of " + std::to_string(tensor.name.size()) +
-                                              " bytes; allowed are 1 to " + std::to_string(limits::tensor_name_bytes_max));
+                                              " bytes; allowed are 1 to " +
+                                              std::to_string(limits::tensor_name_bytes_max));
     }
   }
 }
@@ -172,8 +173,8 @@ void EngineImpl::check_open(const char* operation) const {
 void EngineImpl::lease(const char* operation, OpId id, const std::vector<Leases::Range>& ranges) {
   for (const Leases::Range& range : ranges) {
     if (const auto holder = leases_.holder(range)) {
-      refuse(ErrorCode::buffer_in_use,
-             std::string(operation) + ": a buffer overlaps one of call " + std::to_string(*holder) + ", which is in flight");
+      refuse(ErrorCode::buffer_in_use, std::string(operation) + ": a buffer overlaps one of call " +
+                                           std::to_string(*holder) + ", which is in flight");
     }
   }
   for (const Leases::Range& range : ranges) leases_.take(id, range);
@@ -204,7 +205,8 @@ template <typename F>
 auto EngineImpl::ask_unchecked(F question) const {
   auto promise = std::make_shared<std::promise<std::invoke_result_t<F>>>();
   auto answer = promise->get_future();
-  const bool taken = loop_.post([promise, question = std::move(question)]() mutable { promise->set_value(question()); });
+  const bool taken =
+      loop_.post([promise, question = std::move(question)]() mutable { promise->set_value(question()); });
   PCCL_CHECK(taken);
   return answer;
 }

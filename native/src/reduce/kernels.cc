@@ -49,9 +49,12 @@ template <typename T>
 void combine_as(ReduceOp op, void* into, const void* local, const void* incoming, std::size_t count) {
   switch (op) {
     case ReduceOp::sum:
-    case ReduceOp::avg: return apply<T>(Sum<T>{}, into, local, incoming, count);
-    case ReduceOp::max: return apply<T>(Max<T>{}, into, local, incoming, count);
-    case ReduceOp::min: return apply<T>(Min<T>{}, into, local, incoming, count);
+    case ReduceOp::avg:
+      return apply<T>(Sum<T>{}, into, local, incoming, count);
+    case ReduceOp::max:
+      return apply<T>(Max<T>{}, into, local, incoming, count);
+    case ReduceOp::min:
+      return apply<T>(Min<T>{}, into, local, incoming, count);
   }
 }
 
@@ -68,37 +71,50 @@ void combine_last_as(ReduceOp op, void* into, const void* local, const void* inc
 
 const char* dtype_name(DType dtype) {
   switch (dtype) {
-    case DType::f32: return "f32";
-    case DType::f64: return "f64";
-    case DType::i32: return "i32";
+    case DType::f32:
+      return "f32";
+    case DType::f64:
+      return "f64";
+    case DType::i32:
+      return "i32";
   }
   return "?";
 }
 
 const char* reduce_op_name(ReduceOp op) {
   switch (op) {
-    case ReduceOp::sum: return "sum";
-    case ReduceOp::avg: return "avg";
-    case ReduceOp::max: return "max";
-    case ReduceOp::min: return "min";
+    case ReduceOp::sum:
+      return "sum";
+    case ReduceOp::avg:
+      return "avg";
+    case ReduceOp::max:
+      return "max";
+    case ReduceOp::min:
+      return "min";
   }
   return "?";
 }
 
 void combine(DType dtype, ReduceOp op, void* into, const void* local, const void* incoming, std::size_t count) {
   switch (dtype) {
-    case DType::f32: return combine_as<float>(op, into, local, incoming, count);
-    case DType::f64: return combine_as<double>(op, into, local, incoming, count);
-    case DType::i32: return combine_as<std::int32_t>(op, into, local, incoming, count);
+    case DType::f32:
+      return combine_as<float>(op, into, local, incoming, count);
+    case DType::f64:
+      return combine_as<double>(op, into, local, incoming, count);
+    case DType::i32:
+      return combine_as<std::int32_t>(op, into, local, incoming, count);
   }
 }
 
 void combine_last(DType dtype, ReduceOp op, void* into, const void* local, const void* incoming, std::size_t count,
                   std::uint32_t contributions) {
   switch (dtype) {
-    case DType::f32: return combine_last_as<float>(op, into, local, incoming, count, contributions);
-    case DType::f64: return combine_last_as<double>(op, into, local, incoming, count, contributions);
-    case DType::i32: return combine_last_as<std::int32_t>(op, into, local, incoming, count, contributions);
+    case DType::f32:
+      return combine_last_as<float>(op, into, local, incoming, count, contributions);
+    case DType::f64:
+      return combine_last_as<double>(op, into, local, incoming, count, contributions);
+    case DType::i32:
+      return combine_last_as<std::int32_t>(op, into, local, incoming, count, contributions);
   }
 }
 

@@ -43,7 +43,8 @@ std::optional<StateExports::Found> StateExports::find(const state_wire::Request&
     if (!exported.hashes) continue;
     for (std::size_t i = 0; i < exported.hashes->size(); ++i) {
       const ExportTensor& tensor = exported.job->tensors[i];
-      if (tensor.name != request.name || tensor.bytes != request.bytes || (*exported.hashes)[i] != request.hash) continue;
+      if (tensor.name != request.name || tensor.bytes != request.bytes || (*exported.hashes)[i] != request.hash)
+        continue;
       return Found{id, static_cast<const std::uint8_t*>(tensor.data)};
     }
   }

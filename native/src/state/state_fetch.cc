@@ -24,7 +24,9 @@ StateFetch::StateFetch(EventLoop& loop, Resolver& resolver, WorkerThread& hasher
     state_wire::append_request({tensor.name, tensor.hash, tensor.bytes}, outgoing_);
   }
   progress_.emplace(loop_, limits::state_progress_timeout, [this] {
-    fail(dial_ ? dial_->state() : "the peer has sent nothing for " + std::to_string(std::chrono::milliseconds(limits::state_progress_timeout).count()) + " ms");
+    fail(dial_ ? dial_->state()
+               : "the peer has sent nothing for " +
+                     std::to_string(std::chrono::milliseconds(limits::state_progress_timeout).count()) + " ms");
   });
   dial_.emplace(loop_, resolver,
                 Dial::Request{.hello = request_.hello, .host = request_.source.host, .port = request_.source.port},
@@ -130,9 +132,8 @@ void StateFetch::verified(std::size_t index, const std::optional<Hash128>& hash)
 
 void StateFetch::fail(const std::string& reason) {
   if (!error_) {
-    const std::string message =
-        "fetch_state from peer " + std::to_string(request_.source.id) + " at " + request_.source.host + ":" +
-        std::to_string(request_.source.port) + ": " + reason;
+    const std::string message = "fetch_state from peer " + std::to_string(request_.source.id) + " at " +
+                                request_.source.host + ":" + std::to_string(request_.source.port) + ": " + reason;
     error_ = Error{ErrorCode::state_fetch_failed, message, request_.source.id};
     *stop_hashing_ = true;
   }

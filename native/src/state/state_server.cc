@@ -26,9 +26,8 @@ void StateServer::add(UniqueFd fd) {
 }
 
 void StateServer::drop_readers_of(OpId export_id) {
-  readers_.remove_if([export_id](const Reader& reader) {
-    return reader.answering && reader.found && reader.found->id == export_id;
-  });
+  readers_.remove_if(
+      [export_id](const Reader& reader) { return reader.answering && reader.found && reader.found->id == export_id; });
 }
 
 void StateServer::on_ready(Reader& reader) {
@@ -52,8 +51,8 @@ bool StateServer::read_requests(Reader& reader) {
 
 bool StateServer::start_answer(Reader& reader) {
   if (reader.requests_bytes < state_wire::request_header_bytes) return true;
-  const auto size = state_wire::request_bytes(
-      std::span<const std::uint8_t, state_wire::request_header_bytes>(reader.requests.data(), state_wire::request_header_bytes));
+  const auto size = state_wire::request_bytes(std::span<const std::uint8_t, state_wire::request_header_bytes>(
+      reader.requests.data(), state_wire::request_header_bytes));
   if (!size) return false;
   if (reader.requests_bytes < *size) return true;
   const auto request = state_wire::decode_request({reader.requests.data(), *size});
@@ -63,8 +62,8 @@ bool StateServer::start_answer(Reader& reader) {
   reader.answering = true;
   reader.found = exports_.find(request);
   const std::uint64_t bytes = reader.found ? request.bytes : 0;
-  reader.reply = state_wire::encode_reply(
-      {reader.found ? state_wire::Status::found : state_wire::Status::unknown, bytes});
+  reader.reply =
+      state_wire::encode_reply({reader.found ? state_wire::Status::found : state_wire::Status::unknown, bytes});
   reader.answer_bytes = state_wire::reply_bytes + bytes;
   reader.answer_sent = 0;
   return true;
@@ -90,7 +89,8 @@ bool StateServer::send_answer(Reader& reader) {
   if (result < 0) return errno == EAGAIN || errno == EINTR;
   reader.progress.note();
   reader.answer_sent += static_cast<std::uint64_t>(result);
-  const std::uint64_t of_tensor_now = reader.answer_sent - std::min<std::uint64_t>(reader.answer_sent, reader.reply.size());
+  const std::uint64_t of_tensor_now =
+      reader.answer_sent - std::min<std::uint64_t>(reader.answer_sent, reader.reply.size());
   if (reader.found) exports_.served(reader.found->id, of_tensor_now - of_tensor);
   if (reader.answer_sent < reader.answer_bytes) return true;
   reader.answering = false;

@@ -23,6 +23,7 @@ class StateServer {
   void add(UniqueFd fd);
   // Connections that are in the middle of the export's bytes end: the other side sees a failed fetch.
   void drop_readers_of(OpId export_id);
+  void drop_all() { readers_.clear(); }
 
  private:
   struct Reader final : EventLoop::Handler {

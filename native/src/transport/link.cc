@@ -156,7 +156,8 @@ std::size_t Link::parse_frame(std::size_t at) {
     return 0;
   }
   if (*payload <= control_payload_bytes_max && behind < *payload) return 0;
-  const std::span<const std::uint8_t> staged_payload(header.data() + header_bytes, std::min<std::size_t>(*payload, behind));
+  const std::span<const std::uint8_t> staged_payload(header.data() + header_bytes,
+                                                     std::min<std::size_t>(*payload, behind));
   const auto frame = decode_frame(header, staged_payload, error);
   if (!frame) {
     fail("bad frame: " + error);
