@@ -1,5 +1,7 @@
 /** Goal: one content on all peers, verified. Method: real processes offering equal, differing and stale states. */
 import { describe, expect, it, vi } from "vitest";
+import { connect, SharedState } from "@pccl/core";
+import { Coordinator } from "@pccl/core/coordinator";
 import { Cluster, RemoteError } from "./cluster.js";
 
 interface Synced {
@@ -32,6 +34,15 @@ describe("syncSharedState", () => {
       expect(result.hashes).toEqual(results[0]?.hashes);
       expect(result.hashes.weights).toMatch(/^[0-9a-f]{32}$/);
     }
+  });
+
+  it("takes tensors without elements", async () => {
+    await using coordinator = await Coordinator.start({ listen: "127.0.0.1:0" });
+    await using comm = await connect(coordinator.address);
+    const state = new SharedState({ none: new Float32Array(0), one: Int32Array.of(1) }, { revision: 0 });
+    const { hashes } = await comm.syncSharedState(state);
+    // XXH3-128 of no bytes, as its specification gives it.
+    expect(hashes["none"]).toBe("99aa06d3014798d86001c324468d497f");
   });
 
   it("gives a differing peer the popular content", async () => {
