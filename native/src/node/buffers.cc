@@ -1,5 +1,6 @@
 #include "node/buffers.h"
 
+#include "base/dtype.h"
 #include "node/errors.h"
 
 namespace pccl::node {
@@ -29,19 +30,17 @@ Tensor read_tensor(Napi::Value value, const std::string& what) {
   Tensor tensor{data, length, 0, DType::f32};
   switch (type) {
     case napi_float32_array:
-      tensor.bytes = tensor.count * 4;
       break;
     case napi_float64_array:
       tensor.dtype = DType::f64;
-      tensor.bytes = tensor.count * 8;
       break;
     case napi_int32_array:
       tensor.dtype = DType::i32;
-      tensor.bytes = tensor.count * 4;
       break;
     default:
       throw_not(value, what, expected_type);
   }
+  tensor.bytes = tensor.count * element_bytes(tensor.dtype);
 
   bool is_detached = false;
   if (napi_is_detached_arraybuffer(env, buffer, &is_detached) == napi_ok && is_detached) {
@@ -51,18 +50,6 @@ Tensor read_tensor(Napi::Value value, const std::string& what) {
     throw_invalid(env, what + " has a resizable buffer, which could shrink while the op runs; give it a fixed length.");
   }
   return tensor;
-}
-
-const char* dtype_name(DType dtype) {
-  switch (dtype) {
-    case DType::f32:
-      return "f32";
-    case DType::f64:
-      return "f64";
-    case DType::i32:
-      return "i32";
-  }
-  return "unknown";
 }
 
 }  // namespace pccl::node

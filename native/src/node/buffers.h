@@ -23,8 +23,6 @@ struct Tensor {
 // bytes may go away while a view of it is still referenced. `what` begins the message, as in "allReduce: send".
 Tensor read_tensor(Napi::Value value, const std::string& what);
 
-const char* dtype_name(DType dtype);
-
 // Keeps the arrays of one op alive until native code is through with them. A reference must be destroyed on its
 // environment's own thread, so a Lease never leaves it.
 class Lease {

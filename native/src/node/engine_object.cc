@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "base/dtype.h"
 #include "node/arguments.h"
 #include "node/errors.h"
 

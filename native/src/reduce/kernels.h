@@ -4,12 +4,11 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "base/element_bytes.h"
+#include "base/dtype.h"
 #include "pccl/engine.h"
 
 namespace pccl {
 
-const char* dtype_name(DType dtype);
 const char* reduce_op_name(ReduceOp op);
 
 // into[i] = local[i] (op) incoming[i]. `into` may be `local`; `incoming` overlaps neither. i32 sums wrap around;

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "base/element_bytes.h"
+#include "base/dtype.h"
 #include "base/limits.h"
 #include "base/little_endian.h"
 
