@@ -57,6 +57,17 @@ export function checkOneOf<T extends string>(
   return value as T;
 }
 
+/** An AbortSignal or undefined. */
+export function checkSignal(call: string, value: unknown): AbortSignal | undefined {
+  if (value !== undefined && !(value instanceof AbortSignal)) {
+    throw new PcclError(
+      "ERR_PCCL_INVALID_ARGUMENT",
+      `${call}: signal must be an AbortSignal, got ${describe(value)}.`,
+    );
+  }
+  return value;
+}
+
 /** A value as a short word for a message. */
 export function describe(value: unknown): string {
   if (typeof value === "string") return JSON.stringify(value.slice(0, 80));

@@ -2,7 +2,7 @@
  * Synchronous DiLoCo (Douillard et al. 2023, arXiv:2311.08105): every peer trains alone for a number of inner
  * steps; an outer step then averages how far the peers have moved and takes one step of an outer optimizer with it.
  */
-import { checkInteger, checkNumber, checkOptions, describe } from "../base/check.js";
+import { checkInteger, checkNumber, checkOptions, checkSignal, describe } from "../base/check.js";
 import { PcclError } from "../base/errors.js";
 import { Communicator } from "../peer/communicator.js";
 import { SharedState } from "../peer/shared-state.js";
@@ -95,7 +95,7 @@ export class DiLoCo {
     this.#optimizer = new OuterOptimizer(options.outer);
     this.#communicator = communicator;
     this.#source = source;
-    this.#signal = options.signal;
+    this.#signal = checkSignal(call, options.signal);
     this.#layout = source.layout.map(({ name, length }) => ({ name, length }));
     const length = layoutLength(this.#layout);
     this.#parameters = new Float32Array(length);

@@ -1,15 +1,17 @@
 /** A peer's handle on the world: collectives, topology and shared state. */
+import { setMaxListeners } from "node:events";
 import type { InstalledView, ReduceOp } from "@pccl/bindings";
 import { formatAddress, isLoopback, parseAddress } from "../base/address.js";
-import { checkInteger, checkOneOf, checkOptions, describe } from "../base/check.js";
+import { checkInteger, checkOneOf, checkOptions, checkSignal, describe } from "../base/check.js";
 import { PcclError } from "../base/errors.js";
 import { COORDINATOR_PORT, GROUP_MAX, OPS_IN_FLIGHT_MAX } from "../base/limits.js";
 import type { SyncStrategy } from "../membership/messages.js";
 import { ControlSession } from "./control-session.js";
 import { EngineOps } from "./engine-ops.js";
+import { type AllReduceCall, type CheckedReduce, checkReduce, checkReduceList } from "./reduce-call.js";
 import { SharedState } from "./shared-state.js";
 import { type SyncResult, syncWithGroup } from "./state-sync.js";
-import { checkTensor, type Tensor } from "./tensor.js";
+import type { Tensor } from "./tensor.js";
 
 export interface ConnectOptions {
   /** Peers with the same number reduce and sync with each other. Default 0. */
@@ -41,19 +43,10 @@ export interface AllReduceOptions {
 export interface AllReduceResult {
   /** Peers whose contributions are in the result. */
   readonly worldSize: number;
-  /** Bytes this peer sent and received for the op, framing included. */
+  /** Bytes of tensor data, with their frames' headers, that this peer sent and received for the op. */
   readonly txBytes: number;
   readonly rxBytes: number;
   readonly seconds: number;
-}
-
-export interface AllReduceCall {
-  readonly send: Tensor;
-  /** Default: `send`, in place. */
-  readonly recv?: Tensor;
-  readonly op?: ReduceOp;
-  /** Default: the call's index in the list. */
-  readonly tag?: bigint | number;
 }
 
 export interface AllReduceAllOptions {
@@ -79,8 +72,6 @@ export interface SyncOptions {
 
 const CONNECT_KEYS = ["group", "listen", "advertise", "connectTimeoutMs", "signal", "onPending"] as const;
 const STRATEGIES = ["enforce-popular", "receive-only", "send-only"] as const;
-const REDUCE_OPS = ["sum", "avg", "max", "min"] as const;
-const TAG_MAX = 2n ** 64n - 1n;
 
 /**
  * Registers with the coordinator at HOST:PORT (default port 48148) and resolves once admitted: at once in an
@@ -92,8 +83,14 @@ const TAG_MAX = 2n ** 64n - 1n;
 export async function connect(address: string, options: ConnectOptions = {}): Promise<Communicator> {
   checkOptions("connect", options, CONNECT_KEYS);
   const coordinator = parseAddress("connect", address, COORDINATOR_PORT);
-  const { signal } = options;
+  const signal = checkSignal("connect", options.signal);
   signal?.throwIfAborted();
+  if (options.onPending !== undefined && typeof options.onPending !== "function") {
+    throw new PcclError(
+      "ERR_PCCL_INVALID_ARGUMENT",
+      `connect: onPending must be a function, got ${describe(options.onPending)}.`,
+    );
+  }
   const local = isLoopback(coordinator.host) ? "127.0.0.1:0" : "0.0.0.0:0";
   const listen = parseAddress("connect: listen", options.listen ?? local, 0);
   const group = checkInteger("connect", "group", options.group ?? 0, 0, GROUP_MAX);
@@ -144,8 +141,8 @@ export class Communicator {
 
   readonly #ops: EngineOps;
   readonly #session: ControlSession;
-  /** The topology or sync call in progress; such calls and ops exclude each other. */
-  #controlCall: string | undefined;
+  /** The call to the coordinator in progress, of which there is one at a time. */
+  #controlCall: { readonly name: string; readonly besideOps: boolean } | undefined;
   #lastView: InstalledView | undefined;
   /** Why the communicator can't be used any more. */
   #ended: PcclError | undefined;
@@ -213,30 +210,9 @@ export class Communicator {
    */
   async allReduce(send: Tensor, recv?: Tensor, options: AllReduceOptions = {}): Promise<AllReduceResult> {
     checkOptions("allReduce", options, ["op", "tag", "signal"]);
-    const source = checkTensor("allReduce", "send", send, 1);
-    const target = recv === undefined ? source : checkTensor("allReduce", "recv", recv, 1);
-    if (source.constructor !== target.constructor || source.length !== target.length) {
-      throw new PcclError(
-        "ERR_PCCL_INVALID_ARGUMENT",
-        `allReduce: send (${source.constructor.name} of ${source.length}) and recv (${target.constructor.name} of ` +
-          `${target.length}) must have the same type and length.`,
-      );
-    }
-    const op = checkOneOf("allReduce", "op", options.op ?? "sum", REDUCE_OPS);
-    const tag = checkTag(options.tag ?? 0n);
-    this.#checkUsable("allReduce");
-    if (this.#controlCall !== undefined) throw callInProgress("allReduce", this.#controlCall);
-    const done = await this.#ops.run(
-      `allReduce(tag ${tag})`,
-      (engine) => engine.allReduce(source, target, op, tag),
-      options.signal,
-    );
-    return {
-      worldSize: done.worldSize,
-      txBytes: done.txBytes,
-      rxBytes: done.rxBytes,
-      seconds: done.seconds,
-    };
+    const { op, tag } = options;
+    const signal = checkSignal("allReduce", options.signal);
+    return await this.#reduce(checkReduce("allReduce", { send, recv, op, tag }), signal);
   }
 
   /**
@@ -249,28 +225,26 @@ export class Communicator {
     options: AllReduceAllOptions = {},
   ): Promise<AllReduceAllResult> {
     checkOptions("allReduceAll", options, ["maxInFlight", "signal"]);
-    if (!Array.isArray(calls)) {
-      throw new PcclError(
-        "ERR_PCCL_INVALID_ARGUMENT",
-        `allReduceAll: calls must be an array, got ${describe(calls)}.`,
-      );
-    }
-    for (const call of calls) checkOptions("allReduceAll", call, ["send", "recv", "op", "tag"]);
+    const checked = checkReduceList("allReduceAll", calls);
     const slots = checkInteger("allReduceAll", "maxInFlight", options.maxInFlight ?? 8, 1, OPS_IN_FLIGHT_MAX);
-    const failure = new AbortController();
-    const signal =
-      options.signal === undefined ? failure.signal : AbortSignal.any([options.signal, failure.signal]);
-    const results = new Array<AllReduceResult>(calls.length);
+    const signal = checkSignal("allReduceAll", options.signal);
+    signal?.throwIfAborted();
+    // Ends all of them: for the caller's reason, or because one has failed.
+    const end = new AbortController();
+    // Node warns of a leak from the eleventh listener on; here each op in flight has one.
+    setMaxListeners(OPS_IN_FLIGHT_MAX, end.signal);
+    const onAbort = (): void => end.abort(signal?.reason);
+    signal?.addEventListener("abort", onAbort, { once: true });
+    const results = new Array<AllReduceResult>(checked.length);
     let next = 0;
     let retriedOps = 0;
     // An aborted op is made again in its own slot at once: then the lowest unfinished op is always in flight on
     // every peer, whatever order they learn of the aborts in, and no two peers can wait in different ops for ever.
     const runSlot = async (): Promise<void> => {
-      for (let index = next++; index < calls.length; index = next++) {
-        const { send, recv, op = "sum", tag = index } = calls[index] as AllReduceCall;
+      for (let index = next++; index < checked.length; index = next++) {
         for (;;) {
           try {
-            results[index] = await this.allReduce(send, recv, { op, tag, signal });
+            results[index] = await this.#reduce(checked[index] as CheckedReduce, end.signal);
             break;
           } catch (error) {
             if (!(error instanceof PcclError && error.code === "ERR_PCCL_PEER_LOST")) throw error;
@@ -285,10 +259,11 @@ export class Communicator {
         await runSlot();
       } catch (error) {
         firstError ??= { error };
-        failure.abort(error);
+        end.abort(error);
       }
     };
-    await Promise.all(Array.from({ length: Math.min(slots, calls.length) }, slot));
+    await Promise.all(Array.from({ length: Math.min(slots, checked.length) }, slot));
+    signal?.removeEventListener("abort", onAbort);
     if (firstError !== undefined) throw firstError.error;
     return { results, retriedOps };
   }
@@ -351,17 +326,39 @@ export class Communicator {
     this.#session.unref();
   }
 
-  /** Runs a call that involves the coordinator; one at a time, and unless `besideOps`, with no op in flight. */
+  async #reduce(
+    { source, target, op, tag }: CheckedReduce,
+    signal: AbortSignal | undefined,
+  ): Promise<AllReduceResult> {
+    this.#checkUsable("allReduce");
+    if (this.#controlCall?.besideOps === false) throw callInProgress("allReduce", this.#controlCall.name);
+    const done = await this.#ops.run(
+      `allReduce(tag ${tag})`,
+      (engine) => engine.allReduce(source, target, op, tag),
+      signal,
+    );
+    return {
+      worldSize: done.worldSize,
+      txBytes: done.txBytes,
+      rxBytes: done.rxBytes,
+      seconds: done.seconds,
+    };
+  }
+
+  /**
+   * Runs a call that involves the coordinator. Unless it may run `besideOps`, no op may be in flight when it
+   * begins, nor be started until it ends.
+   */
   async #control<T>(call: string, besideOps: boolean, body: () => Promise<T>): Promise<T> {
     this.#checkUsable(call);
-    if (this.#controlCall !== undefined) throw callInProgress(call, this.#controlCall);
+    if (this.#controlCall !== undefined) throw callInProgress(call, this.#controlCall.name);
     if (!besideOps && this.#ops.inFlight > 0) {
       throw new PcclError(
         "ERR_PCCL_OPS_IN_FLIGHT",
         `${call}: ${this.#ops.inFlight} op(s) of this peer are in flight.`,
       );
     }
-    this.#controlCall = call;
+    this.#controlCall = { name: call, besideOps };
     try {
       return await body();
     } finally {
@@ -400,15 +397,4 @@ export class Communicator {
 
 function callInProgress(call: string, other: string): PcclError {
   return new PcclError("ERR_PCCL_CALL_IN_PROGRESS", `${call}: ${other} of this peer is in progress.`);
-}
-
-function checkTag(tag: unknown): bigint {
-  const value = typeof tag === "number" && Number.isSafeInteger(tag) ? BigInt(tag) : tag;
-  if (typeof value !== "bigint" || value < 0n || value > TAG_MAX) {
-    throw new PcclError(
-      "ERR_PCCL_INVALID_ARGUMENT",
-      `allReduce: tag must be an integer from 0 to 2^64-1, got ${describe(tag)}.`,
-    );
-  }
-  return value;
 }

@@ -1,5 +1,5 @@
 /** The main thread's side of the control session: starts its worker thread, and turns replies into promises. */
-import { once } from "node:events";
+import { setTimeout as delay } from "node:timers/promises";
 import { Worker } from "node:worker_threads";
 import { isPcclErrorCode, PcclError } from "../base/errors.js";
 import type {
@@ -91,12 +91,12 @@ export class ControlSession {
   /** Says goodbye if the coordinator can still be reached, ends the thread, and fails open requests with `error`. */
   async close(error: PcclError): Promise<void> {
     if (this.#ended === undefined) {
-      const timeout = new AbortController();
-      const leave = this.request({ kind: "leave" }).catch(() => undefined);
-      const timer = setTimeout(() => timeout.abort(), LEAVE_TIMEOUT_MS);
-      const expired = once(timeout.signal, "abort").catch(() => undefined);
-      await Promise.race([leave, expired]);
-      clearTimeout(timer);
+      const answered = new AbortController();
+      await Promise.race([
+        this.request({ kind: "leave" }).catch(() => undefined),
+        delay(LEAVE_TIMEOUT_MS, undefined, { signal: answered.signal }).catch(() => undefined),
+      ]);
+      answered.abort();
     }
     this.#fail(error);
     await this.#worker.terminate();

@@ -48,7 +48,8 @@ export class EngineOps {
     if (signal === undefined) return await settled;
     let cancelled = false;
     const onAbort = (): void => {
-      cancelled = this.engine.cancel(id);
+      // An op that close() has ended is still listened for until its promise has settled.
+      if (this.#pending.has(id)) cancelled = this.engine.cancel(id);
     };
     signal.addEventListener("abort", onAbort, { once: true });
     try {
@@ -60,14 +61,12 @@ export class EngineOps {
     }
   }
 
-  /** Fails what is in flight with ERR_PCCL_CLOSED, or with `error`. */
-  close(error?: PcclError): void {
+  /** Fails what is in flight, because of `error`. */
+  close(error: PcclError): void {
     this.engine.close();
     // The engine's own events for these ops come later, and without the reason.
     for (const op of this.#pending.values()) {
-      op.reject(
-        error ?? new PcclError("ERR_PCCL_CLOSED", `${op.call}: the communicator was closed meanwhile.`),
-      );
+      op.reject(new PcclError(error.code, `${op.call}: ${error.reason}`, { cause: error }));
     }
     this.#pending.clear();
   }

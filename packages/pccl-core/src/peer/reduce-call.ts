@@ -1,0 +1,78 @@
+/** An all-reduce as users write it, and the checks that it passes before anything is started. */
+import type { ReduceOp } from "@pccl/bindings";
+import { checkOneOf, checkOptions, describe } from "../base/check.js";
+import { PcclError } from "../base/errors.js";
+import { checkTensor, type Tensor } from "./tensor.js";
+
+export interface AllReduceCall {
+  readonly send: Tensor;
+  /** Default: `send`, in place. */
+  readonly recv?: Tensor | undefined;
+  /** Default "sum". */
+  readonly op?: ReduceOp | undefined;
+  /** Names the op among concurrent ones; 0 to 2^64-1, the same on every peer. Default: the index in the list. */
+  readonly tag?: bigint | number | undefined;
+}
+
+export interface CheckedReduce {
+  readonly source: Tensor;
+  readonly target: Tensor;
+  readonly op: ReduceOp;
+  readonly tag: bigint;
+}
+
+const REDUCE_OPS = ["sum", "avg", "max", "min"] as const;
+const TAG_MAX = 2n ** 64n - 1n;
+
+export function checkReduce(call: string, { send, recv, op, tag }: AllReduceCall): CheckedReduce {
+  const source = checkTensor(call, "send", send, 1);
+  const target = recv === undefined ? source : checkTensor(call, "recv", recv, 1);
+  if (source.constructor !== target.constructor || source.length !== target.length) {
+    throw new PcclError(
+      "ERR_PCCL_INVALID_ARGUMENT",
+      `${call}: send (${source.constructor.name} of ${source.length}) and recv (${target.constructor.name} of ` +
+        `${target.length}) must have the same type and length.`,
+    );
+  }
+  return {
+    source,
+    target,
+    op: checkOneOf(call, "op", op ?? "sum", REDUCE_OPS),
+    tag: checkTag(call, tag ?? 0),
+  };
+}
+
+/** All of a list, whose tags must differ, since any of them may run at the same time. */
+export function checkReduceList(call: string, calls: readonly AllReduceCall[]): CheckedReduce[] {
+  if (!Array.isArray(calls)) {
+    throw new PcclError(
+      "ERR_PCCL_INVALID_ARGUMENT",
+      `${call}: calls must be an array, got ${describe(calls)}.`,
+    );
+  }
+  const tags = new Set<bigint>();
+  return Array.from(calls as readonly (AllReduceCall | undefined)[], (entry, index) => {
+    const name = `${call}: calls[${index}]`;
+    if (entry === undefined) {
+      throw new PcclError("ERR_PCCL_INVALID_ARGUMENT", `${name} is undefined; it must be { send, … }.`);
+    }
+    checkOptions(name, entry, ["send", "recv", "op", "tag"]);
+    const checked = checkReduce(name, { ...entry, tag: entry.tag ?? index });
+    if (tags.has(checked.tag)) {
+      throw new PcclError("ERR_PCCL_INVALID_ARGUMENT", `${name}: tag ${checked.tag} is there twice.`);
+    }
+    tags.add(checked.tag);
+    return checked;
+  });
+}
+
+function checkTag(call: string, tag: unknown): bigint {
+  const value = typeof tag === "number" && Number.isSafeInteger(tag) ? BigInt(tag) : tag;
+  if (typeof value !== "bigint" || value < 0n || value > TAG_MAX) {
+    throw new PcclError(
+      "ERR_PCCL_INVALID_ARGUMENT",
+      `${call}: tag must be an integer from 0 to 2^64-1, got ${describe(tag)}.`,
+    );
+  }
+  return value;
+}
