@@ -1,7 +1,7 @@
 /** Limits on everything that could otherwise grow. Units are last in the name. */
 
 /** Raised with every change of proto/ or of the data-plane frames that an older peer can't follow. */
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 
 /** Default port of the coordinator. */
 export const COORDINATOR_PORT = 48148;
@@ -17,7 +17,7 @@ export const HEARTBEATS_PER_LEASE = 5;
 /** How long building the links of a new view may take. */
 export const PREPARE_TIMEOUT_MS = 5_000;
 
-/** Prepares of one change of view before the peers that can't be linked are removed. */
+/** Prepares of one change of view before an old member that can't be linked, not even by a relay, is removed. */
 export const PREPARE_ATTEMPTS_MAX = 3;
 
 export const PEERS_MAX = 4_096;
@@ -32,3 +32,6 @@ export const STATE_NAME_BYTES_MAX = 512;
 
 /** gRPC message size: a SyncOffer with STATE_TENSORS_MAX entries fits. */
 export const CONTROL_MESSAGE_BYTES_MAX: number = 64 * 1024 * 1024;
+
+/** Messages of the coordinator that a peer may leave unacknowledged. */
+export const OUTBOX_MESSAGES_MAX = 4_096;

@@ -6,13 +6,13 @@ import { GROUP_MAX, PEERS_MAX, STATE_NAME_BYTES_MAX, STATE_TENSORS_MAX } from ".
 import type {
   CoordinatorMessage,
   Endpoint,
+  Envelope,
   LinkFailure,
   Member,
   OpReport,
   OpState,
   OpVerdict,
   PeerMessage,
-  Ring,
   StateEntry,
   SyncFetch,
   SyncStrategy,
@@ -23,7 +23,9 @@ import type {
   CoordinatorMessage__Output as WireCoordinatorOutput,
 } from "./generated/pccl/v1/CoordinatorMessage.js";
 import type { Endpoint as WireEndpoint, Endpoint__Output } from "./generated/pccl/v1/Endpoint.js";
+import type { JoinedPeer__Output } from "./generated/pccl/v1/JoinedPeer.js";
 import type { LinkFailure__Output } from "./generated/pccl/v1/LinkFailure.js";
+import type { LostPeer__Output } from "./generated/pccl/v1/LostPeer.js";
 import type { Member as WireMember, Member__Output } from "./generated/pccl/v1/Member.js";
 import type { OpReport__Output } from "./generated/pccl/v1/OpReport.js";
 import type { OpVerdict__Output } from "./generated/pccl/v1/OpVerdict.js";
@@ -31,7 +33,7 @@ import type {
   PeerMessage as WirePeerMessage,
   PeerMessage__Output as WirePeerOutput,
 } from "./generated/pccl/v1/PeerMessage.js";
-import type { Ring__Output } from "./generated/pccl/v1/Ring.js";
+import type { Relay__Output } from "./generated/pccl/v1/Relay.js";
 import type { StateEntry__Output } from "./generated/pccl/v1/StateEntry.js";
 import type { SyncFetch__Output } from "./generated/pccl/v1/SyncFetch.js";
 import type { View__Output } from "./generated/pccl/v1/View.js";
@@ -45,6 +47,7 @@ export class WireError extends Error {
 }
 
 const KEY_BYTES = 16;
+const SECRET_BYTES = 16;
 const HASH_BYTES = 16;
 const HOST_CHARACTERS_MAX = 255;
 const UINT32_MAX = 2 ** 32 - 1;
@@ -133,40 +136,49 @@ function memberToWire({ peerId, group, endpoint }: Member): WireMember {
   return { peerId, group, endpoint: endpoint satisfies WireEndpoint };
 }
 
+function peerIds(field: string, wire: readonly string[]): number[] {
+  return atMost(field, wire, PEERS_MAX).map((id) => integer(field, id, 1));
+}
+
 function viewFromWire(wire: View__Output): View {
+  const ring = present("view.ring", wire.ring);
   return {
     epoch: integer("view.epoch", wire.epoch, 1),
+    worldSize: integer("view.world_size", wire.worldSize, 1, PEERS_MAX),
+    ring: {
+      group: integer("view.ring.group", ring.group, 0, GROUP_MAX),
+      epoch: integer("view.ring.epoch", ring.epoch, 1),
+      peerIds: peerIds("view.ring.peer_ids", ring.peerIds),
+    },
     members: atMost("view.members", wire.members, PEERS_MAX).map((member: Member__Output) =>
       memberFromWire("view.members", member),
     ),
-    rings: atMost("view.rings", wire.rings, PEERS_MAX).map(
-      (ring: Ring__Output): Ring => ({
-        group: integer("view.rings.group", ring.group, 0, GROUP_MAX),
-        peerIds: atMost("view.rings.peer_ids", ring.peerIds, PEERS_MAX).map((id: string) =>
-          integer("view.rings.peer_ids", id, 1),
-        ),
-      }),
-    ),
+    relays: atMost("view.relays", wire.relays, PEERS_MAX).map((relay: Relay__Output) => ({
+      a: integer("view.relays.a", relay.a, 1),
+      b: integer("view.relays.b", relay.b, 1),
+      via: integer("view.relays.via", relay.via, 1),
+    })),
     key: bytesOf("view.key", wire.key, KEY_BYTES),
   };
 }
 
-function reportFromWire(wire: OpReport__Output): OpReport {
+function opKeyFromWire(
+  field: string,
+  wire: { readonly epoch: string; readonly tag: string; readonly seq: number },
+): { epoch: number; tag: bigint; seq: number } {
   return {
-    epoch: integer("ops.epoch", wire.epoch, 1),
+    epoch: integer(`${field}.epoch`, wire.epoch, 1),
     tag: BigInt(wire.tag),
-    seq: integer("ops.seq", wire.seq, 0, UINT32_MAX),
-    state: enumOf("ops.state", OP_STATES, wire.state),
+    seq: integer(`${field}.seq`, wire.seq, 0, UINT32_MAX),
   };
 }
 
+function reportFromWire(wire: OpReport__Output): OpReport {
+  return { ...opKeyFromWire("ops", wire), state: enumOf("ops.state", OP_STATES, wire.state) };
+}
+
 function verdictFromWire(wire: OpVerdict__Output): OpVerdict {
-  return {
-    epoch: integer("verdicts.epoch", wire.epoch, 1),
-    tag: BigInt(wire.tag),
-    seq: integer("verdicts.seq", wire.seq, 0, UINT32_MAX),
-    commit: wire.commit,
-  };
+  return { ...opKeyFromWire("verdicts", wire), commit: wire.commit };
 }
 
 function failureFromWire(wire: LinkFailure__Output): LinkFailure {
@@ -193,7 +205,11 @@ function entriesFromWire(wire: readonly StateEntry__Output[]): StateEntry[] {
 }
 
 /** What a peer sent. Throws WireError. */
-export function peerMessageFromWire(wire: WirePeerOutput): PeerMessage {
+export function peerMessageFromWire(wire: WirePeerOutput): Envelope<PeerMessage> {
+  return { seq: integer("seq", wire.seq, 0), ack: integer("ack", wire.ack, 0), message: peerMessage(wire) };
+}
+
+function peerMessage(wire: WirePeerOutput): PeerMessage {
   switch (wire.message) {
     case "register": {
       const register = present("register", wire.register);
@@ -202,6 +218,16 @@ export function peerMessageFromWire(wire: WirePeerOutput): PeerMessage {
         protocolVersion: register.protocolVersion,
         group: integer("register.group", register.group, 0, GROUP_MAX),
         endpoint: endpointFromWire("register.endpoint", register.endpoint, false),
+      };
+    }
+    case "attach": {
+      const attach = present("attach", wire.attach);
+      return {
+        kind: "attach",
+        protocolVersion: attach.protocolVersion,
+        peerId: integer("attach.peer_id", attach.peerId, 1),
+        secret: bytesOf("attach.secret", attach.secret, SECRET_BYTES),
+        received: integer("attach.received", attach.received, 0),
       };
     }
     case "heartbeat":
@@ -242,6 +268,20 @@ export function peerMessageFromWire(wire: WirePeerOutput): PeerMessage {
       const done = present("sync_done", wire.syncDone);
       return { kind: "sync-done", requestId: done.requestId, ok: done.ok, reason: shortText(done.reason) };
     }
+    case "withdraw":
+      return { kind: "withdraw", requestId: present("withdraw", wire.withdraw).requestId };
+    case "stalled": {
+      const stalled = present("stalled", wire.stalled);
+      return {
+        kind: "stalled",
+        ...opKeyFromWire("stalled", stalled),
+        missing: peerIds("stalled.missing", stalled.missing),
+      };
+    }
+    case "abortAnswer": {
+      const answer = present("abort_answer", wire.abortAnswer);
+      return { kind: "abort-answer", ...opKeyFromWire("abort_answer", answer), aborted: answer.aborted };
+    }
     case "leave":
       return { kind: "leave" };
     default:
@@ -249,11 +289,19 @@ export function peerMessageFromWire(wire: WirePeerOutput): PeerMessage {
   }
 }
 
-export function peerMessageToWire(message: PeerMessage): WirePeerMessage {
+export function peerMessageToWire({ seq, ack, message }: Envelope<PeerMessage>): WirePeerMessage {
+  return { ...peerMessageBody(message), seq, ack };
+}
+
+function peerMessageBody(message: PeerMessage): WirePeerMessage {
   switch (message.kind) {
     case "register": {
       const { protocolVersion, group, endpoint } = message;
       return { register: { protocolVersion, group, endpoint } };
+    }
+    case "attach": {
+      const { protocolVersion, peerId, secret, received } = message;
+      return { attach: { protocolVersion, peerId, secret, received } };
     }
     case "heartbeat":
       return { heartbeat: {} };
@@ -296,13 +344,31 @@ export function peerMessageToWire(message: PeerMessage): WirePeerMessage {
       const { requestId, ok, reason } = message;
       return { syncDone: { requestId, ok, reason } };
     }
+    case "withdraw":
+      return { withdraw: { requestId: message.requestId } };
+    case "stalled": {
+      const { epoch, tag, seq, missing } = message;
+      return { stalled: { epoch, tag: tag.toString(), seq, missing: [...missing] } };
+    }
+    case "abort-answer": {
+      const { epoch, tag, seq, aborted } = message;
+      return { abortAnswer: { epoch, tag: tag.toString(), seq, aborted } };
+    }
     case "leave":
       return { leave: {} };
   }
 }
 
 /** What the coordinator sent. Throws WireError. */
-export function coordinatorMessageFromWire(wire: WireCoordinatorOutput): CoordinatorMessage {
+export function coordinatorMessageFromWire(wire: WireCoordinatorOutput): Envelope<CoordinatorMessage> {
+  return {
+    seq: integer("seq", wire.seq, 0),
+    ack: integer("ack", wire.ack, 0),
+    message: coordinatorMessage(wire),
+  };
+}
+
+function coordinatorMessage(wire: WireCoordinatorOutput): CoordinatorMessage {
   switch (wire.message) {
     case "registered": {
       const registered = present("registered", wire.registered);
@@ -310,7 +376,12 @@ export function coordinatorMessageFromWire(wire: WireCoordinatorOutput): Coordin
         kind: "registered",
         peerId: integer("registered.peer_id", registered.peerId, 1),
         leaseMs: integer("registered.lease_ms", registered.leaseMs, 1),
+        secret: bytesOf("registered.secret", registered.secret, SECRET_BYTES),
       };
+    }
+    case "attached": {
+      const { received } = present("attached", wire.attached);
+      return { kind: "attached", received: integer("attached.received", received, 0) };
     }
     case "rejected": {
       const rejected = present("rejected", wire.rejected);
@@ -325,7 +396,25 @@ export function coordinatorMessageFromWire(wire: WireCoordinatorOutput): Coordin
       return {
         kind: "install",
         epoch: integer("install.epoch", install.epoch, 1),
+        worldSize: integer("install.world_size", install.worldSize, 1, PEERS_MAX),
         verdicts: install.verdicts.map(verdictFromWire),
+        joined: atMost("install.joined", install.joined, PEERS_MAX).map((peer: JoinedPeer__Output) => ({
+          peerId: integer("install.joined.peer_id", peer.peerId, 1),
+          group: integer("install.joined.group", peer.group, 0, GROUP_MAX),
+        })),
+        lost: install.lost.map((peer: LostPeer__Output) => ({
+          peerId: integer("install.lost.peer_id", peer.peerId, 1),
+          group: integer("install.lost.group", peer.group, 0, GROUP_MAX),
+          reason: shortText(peer.reason),
+        })),
+      };
+    }
+    case "abortOp": {
+      const abort = present("abort_op", wire.abortOp);
+      return {
+        kind: "abort-op",
+        ...opKeyFromWire("abort_op", abort),
+        missing: integer("abort_op.missing", abort.missing, 1),
       };
     }
     case "pendingAnswer": {
@@ -373,24 +462,36 @@ export function coordinatorMessageFromWire(wire: WireCoordinatorOutput): Coordin
   }
 }
 
-export function coordinatorMessageToWire(message: CoordinatorMessage): WireCoordinatorMessage {
+export function coordinatorMessageToWire({
+  seq,
+  ack,
+  message,
+}: Envelope<CoordinatorMessage>): WireCoordinatorMessage {
+  return { ...coordinatorMessageBody(message), seq, ack };
+}
+
+function coordinatorMessageBody(message: CoordinatorMessage): WireCoordinatorMessage {
   switch (message.kind) {
     case "registered": {
-      const { peerId, leaseMs } = message;
-      return { registered: { peerId, leaseMs } };
+      const { peerId, leaseMs, secret } = message;
+      return { registered: { peerId, leaseMs, secret } };
     }
+    case "attached":
+      return { attached: { received: message.received } };
     case "rejected":
       return { rejected: { code: message.code, message: message.message } };
     case "heartbeat":
       return { heartbeat: {} };
     case "prepare": {
-      const { epoch, members, rings, key } = message.view;
+      const { epoch, worldSize, ring, members, relays, key } = message.view;
       return {
         prepare: {
           view: {
             epoch,
+            worldSize,
+            ring: { ...ring, peerIds: [...ring.peerIds] },
             members: members.map(memberToWire),
-            rings: rings.map(({ group, peerIds }) => ({ group, peerIds: [...peerIds] })),
+            relays: [...relays],
             key,
           },
         },
@@ -400,14 +501,21 @@ export function coordinatorMessageToWire(message: CoordinatorMessage): WireCoord
       return {
         install: {
           epoch: message.epoch,
+          worldSize: message.worldSize,
           verdicts: message.verdicts.map(({ epoch, tag, seq, commit }) => ({
             epoch,
             tag: tag.toString(),
             seq,
             commit,
           })),
+          joined: [...message.joined],
+          lost: [...message.lost],
         },
       };
+    case "abort-op": {
+      const { epoch, tag, seq, missing } = message;
+      return { abortOp: { epoch, tag: tag.toString(), seq, missing } };
+    }
     case "pending-answer": {
       const { requestId, pending } = message;
       return { pendingAnswer: { requestId, pending } };

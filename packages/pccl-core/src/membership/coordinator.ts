@@ -4,11 +4,18 @@
  * the very code that ships. Semantics: docs/protocol.md, section 1.
  */
 import type { PcclErrorCode } from "../base/errors.js";
-import { PROTOCOL_VERSION } from "../base/limits.js";
-import { beginDueChange, expireChange, onLinkLost, onReady, settleChange } from "./change.js";
-import type { PeerMessage } from "./messages.js";
+import { HEARTBEATS_PER_LEASE, OUTBOX_MESSAGES_MAX, PROTOCOL_VERSION } from "../base/limits.js";
 import {
-  admittedPeers,
+  beginDueChange,
+  changeDeadlineMs,
+  expireChange,
+  onLinkLost,
+  onReady,
+  settleChange,
+} from "./change.js";
+import { accept, acknowledge, createChannel, outstanding, UNNUMBERED } from "./channel.js";
+import type { CoordinatorMessage, Envelope, PeerMessage } from "./messages.js";
+import {
   type ConnectionId,
   type CoordinatorEffect,
   type CoordinatorEvent,
@@ -16,31 +23,42 @@ import {
   forget,
   log,
   type Peer,
+  type PeerId,
   remove,
-  send,
+  sendUnnumbered,
   type Turn,
 } from "./state.js";
+import { onAbortAnswer, onStalled, settleStalls } from "./stalls.js";
 import { onSyncDone, settleSyncs } from "./sync.js";
-import { onCall, settleMismatch, settleVotes } from "./votes.js";
+import { onCall, onWithdraw, settleMismatch, settleVotes } from "./votes.js";
 
 export function step(state: CoordinatorState, event: CoordinatorEvent, nowMs: number): CoordinatorEffect[] {
   const turn: Turn = { nowMs, effects: [] };
   switch (event.kind) {
-    case "connected":
-      state.strangers.set(event.connection, { address: event.address, sinceMs: nowMs });
+    case "connected": {
+      const { connection, address, secret } = event;
+      state.strangers.set(connection, { address, secret, sinceMs: nowMs });
       if (state.strangers.size > state.config.peersMax) {
         const crowd = `register: ${state.config.peersMax} streams wait to register already.`;
-        reject(state, turn, event.connection, "ERR_PCCL_REMOVED", crowd);
+        reject(state, turn, connection, "ERR_PCCL_REMOVED", crowd);
       }
       break;
+    }
     case "message":
-      onMessage(state, turn, event.connection, event.message);
+      // Nobody waits for a heartbeat, and they are most of what comes.
+      if (!onMessage(state, turn, event.connection, event)) return turn.effects;
       break;
     case "invalid":
       onInvalid(state, turn, event.connection, event.reason);
       break;
     case "disconnected":
       onDisconnected(state, turn, event.connection, event.reason);
+      break;
+    case "probed":
+      onProbed(state, turn, event.peerId, event.result);
+      break;
+    case "restarted":
+      onRestarted(state, turn);
       break;
     case "tick":
       onTick(state, turn);
@@ -52,8 +70,7 @@ export function step(state: CoordinatorState, event: CoordinatorEvent, nowMs: nu
       state.strangers.clear();
       return turn.effects;
   }
-  // Nobody waits for a heartbeat, and they are most of what comes.
-  if (event.kind !== "message" || event.message.kind !== "heartbeat") settle(state, turn);
+  settle(state, turn);
   return turn.effects;
 }
 
@@ -69,6 +86,7 @@ function settle(state: CoordinatorState, turn: Turn): void {
       settleSyncs(state, turn) ||
       settleVotes(state, turn) ||
       beginDueChange(state, turn) ||
+      settleStalls(state, turn) ||
       settleMismatch(state, turn);
     if (!changed) return;
   }
@@ -76,57 +94,100 @@ function settle(state: CoordinatorState, turn: Turn): void {
 
 /** With the last admitted peer the frozen ops, rings and revisions of the old world are gone. */
 function forgetEmptyWorld(state: CoordinatorState): void {
-  if (state.installedEpoch === 0 || admittedPeers(state).length > 0) return;
+  if (state.installedEpoch === 0 || state.total.members > 0) return;
   state.installedEpoch = 0;
   state.rings = [];
-  state.relink = undefined;
+  state.relays = [];
+  state.departed.length = 0;
+  state.relink.clear();
   state.reports.clear();
+  state.stalls.clear();
   state.syncs.clear();
   state.records.clear();
 }
 
+/** Returns whether anything may have changed that others wait for. */
 function onMessage(
   state: CoordinatorState,
   turn: Turn,
   connection: ConnectionId,
-  message: PeerMessage,
-): void {
+  { seq, ack, message }: Envelope<PeerMessage>,
+): boolean {
   const id = state.peerOf.get(connection);
   const peer = id === undefined ? undefined : state.peers.get(id);
   if (peer === undefined) {
     // A stream that was ended may still carry what was sent before its peer knew.
-    if (!state.strangers.has(connection)) return;
+    if (!state.strangers.has(connection)) return false;
     if (message.kind === "register") register(state, turn, connection, message);
-    else
-      reject(state, turn, connection, "ERR_PCCL_INVALID_ARGUMENT", `${message.kind} came before register.`);
-    return;
+    else if (message.kind === "attach") attach(state, turn, connection, message);
+    else {
+      const early = `${message.kind} came before register.`;
+      reject(state, turn, connection, "ERR_PCCL_INVALID_ARGUMENT", early);
+    }
+    return true;
   }
   peer.heardAtMs = turn.nowMs;
+  const breach = (what: string): true => {
+    remove(state, turn, peer, `peer ${peer.id} broke the protocol: ${what}`);
+    return true;
+  };
+  if (!acknowledge(peer.channel, ack)) return breach("it acknowledges a message that was never sent");
+  if (message.kind === "heartbeat") {
+    sendUnnumbered(turn, peer, { kind: "heartbeat" });
+    return false;
+  }
+  if (message.kind === "register" || message.kind === "attach") {
+    return breach(`${message.kind} came twice on one stream`);
+  }
+  const order = accept(peer.channel, seq);
+  if (order === "repeated" && seq !== UNNUMBERED) return false;
+  if (order !== "next") return breach(`message ${seq} came after message ${peer.channel.received}`);
+  onNumbered(state, turn, peer, message);
+  if (peer.channel.unacknowledged.length > OUTBOX_MESSAGES_MAX && state.peers.has(peer.id)) {
+    return breach(`it acknowledges nothing while ${OUTBOX_MESSAGES_MAX} messages wait for it`);
+  }
+  return true;
+}
+
+function onNumbered(
+  state: CoordinatorState,
+  turn: Turn,
+  peer: Peer,
+  message: Exclude<PeerMessage, { kind: "register" | "attach" | "heartbeat" }>,
+): void {
   switch (message.kind) {
-    case "register":
-      return remove(state, turn, peer, `peer ${peer.id} registered twice on one stream`);
-    case "heartbeat":
-      return send(turn, peer, { kind: "heartbeat" });
     case "ready":
       return onReady(state, peer, message);
     case "link-lost":
       return onLinkLost(state, peer, message);
+    case "stalled":
+      return onStalled(state, peer, message);
+    case "abort-answer":
+      return onAbortAnswer(state, turn, peer, message);
     case "pending-vote":
-      return onCall(turn, peer, { kind: "hasPendingPeers", requestId: message.requestId });
+      return onCall(state, turn, peer, { kind: "hasPendingPeers", requestId: message.requestId });
     case "topology-vote":
-      return onCall(turn, peer, { kind: "updateTopology", requestId: message.requestId });
+      return onCall(state, turn, peer, { kind: "updateTopology", requestId: message.requestId });
     case "sync-offer":
-      return onCall(turn, peer, {
+      return onCall(state, turn, peer, {
         kind: "syncSharedState",
         requestId: message.requestId,
         offer: message,
       });
     case "sync-done":
       return onSyncDone(state, turn, peer, message);
+    case "withdraw":
+      return onWithdraw(state, turn, peer, message.requestId);
     case "leave":
-      forget(state, turn, peer);
-      return log(turn, { event: "left", peerId: peer.id, worldSize: admittedPeers(state).length });
+      forget(state, turn, peer, "it left");
+      return log(turn, { event: "left", peerId: peer.id, worldSize: state.total.members });
   }
+}
+
+/** Why a stream of this version can't be served, if it can't. */
+function versionMismatch(call: string, protocolVersion: number): string | undefined {
+  if (protocolVersion === PROTOCOL_VERSION) return undefined;
+  return `${call}: the peer speaks protocol version ${protocolVersion}, the coordinator ${PROTOCOL_VERSION}.`;
 }
 
 function register(
@@ -135,29 +196,100 @@ function register(
   connection: ConnectionId,
   { protocolVersion, group, endpoint }: PeerMessage & { kind: "register" },
 ): void {
-  if (protocolVersion !== PROTOCOL_VERSION) {
-    const versions = `the peer speaks protocol version ${protocolVersion}, the coordinator ${PROTOCOL_VERSION}.`;
-    return reject(state, turn, connection, "ERR_PCCL_VERSION_MISMATCH", `register: ${versions}`);
+  const mismatch = versionMismatch("register", protocolVersion);
+  if (mismatch !== undefined) {
+    return reject(state, turn, connection, "ERR_PCCL_VERSION_MISMATCH", mismatch);
   }
   if (state.peers.size >= state.config.peersMax) {
     const full = `register: the coordinator has its ${state.config.peersMax} peers already.`;
     return reject(state, turn, connection, "ERR_PCCL_REMOVED", full);
   }
-  const address = state.strangers.get(connection)?.address ?? "";
+  const stranger = state.strangers.get(connection);
   state.strangers.delete(connection);
   const peer: Peer = {
     id: state.nextPeerId++,
-    connection,
+    secret: stranger?.secret ?? new Uint8Array(),
     group,
-    endpoint: endpoint.host === "" ? { host: address, port: endpoint.port } : endpoint,
+    endpoint: endpoint.host === "" ? { host: stranger?.address ?? "", port: endpoint.port } : endpoint,
+    channel: createChannel(),
+    connection,
     phase: "pending",
     heardAtMs: turn.nowMs,
+    probing: false,
     call: undefined,
   };
+  for (const other of [...state.peers.values()]) {
+    const { host, port } = other.endpoint;
+    if (other.connection !== undefined || host !== peer.endpoint.host || port !== peer.endpoint.port) {
+      continue;
+    }
+    remove(state, turn, other, `peer ${other.id}'s stream broke, and another process has its data port now`);
+  }
   state.peers.set(peer.id, peer);
   state.peerOf.set(connection, peer.id);
-  send(turn, peer, { kind: "registered", peerId: peer.id, leaseMs: state.config.leaseMs });
+  const { leaseMs } = state.config;
+  sendUnnumbered(turn, peer, { kind: "registered", peerId: peer.id, leaseMs, secret: peer.secret });
   log(turn, { event: "joined", peerId: peer.id, group, endpoint: peer.endpoint });
+}
+
+/** A peer whose stream broke has a new one. */
+function attach(
+  state: CoordinatorState,
+  turn: Turn,
+  connection: ConnectionId,
+  { protocolVersion, peerId, secret, received }: PeerMessage & { kind: "attach" },
+): void {
+  const mismatch = versionMismatch("attach", protocolVersion);
+  if (mismatch !== undefined) {
+    return reject(state, turn, connection, "ERR_PCCL_VERSION_MISMATCH", mismatch);
+  }
+  const removal = state.removals.get(peerId);
+  if (removal !== undefined) {
+    return reject(
+      state,
+      turn,
+      connection,
+      "ERR_PCCL_REMOVED",
+      `attach: it had removed this peer: ${removal}.`,
+    );
+  }
+  const peer = state.peers.get(peerId);
+  if (peer === undefined) {
+    const unknown =
+      `attach: it doesn't know peer ${peerId}. Either it was restarted without the state of its last run, ` +
+      "or the peer was gone for too long.";
+    return reject(state, turn, connection, "ERR_PCCL_COORDINATOR_LOST", unknown);
+  }
+  if (!equalBytes(peer.secret, secret)) {
+    const wrong = `attach: the secret doesn't fit peer ${peerId}.`;
+    return reject(state, turn, connection, "ERR_PCCL_INVALID_ARGUMENT", wrong);
+  }
+  if (!acknowledge(peer.channel, received)) {
+    const ahead = `attach: peer ${peerId} has received more than was ever sent to it.`;
+    return reject(state, turn, connection, "ERR_PCCL_COORDINATOR_LOST", ahead);
+  }
+  state.strangers.delete(connection);
+  // The peer knows best which of its streams is alive.
+  if (peer.connection !== undefined) {
+    state.peerOf.delete(peer.connection);
+    turn.effects.push({ kind: "end", connection: peer.connection });
+  }
+  peer.connection = connection;
+  peer.heardAtMs = turn.nowMs;
+  state.peerOf.set(connection, peerId);
+  sendUnnumbered(turn, peer, { kind: "attached", received: peer.channel.received });
+  const missing = outstanding(peer.channel);
+  for (const { seq, message } of missing) {
+    turn.effects.push({ kind: "send", connection, seq, ack: peer.channel.received, message });
+  }
+  log(turn, { event: "attached", peerId, resent: missing.length });
+}
+
+/** Compares all bytes, so that the time taken tells a stranger nothing. */
+function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
+  let difference = a.length ^ b.length;
+  for (let i = 0; i < a.length; i++) difference |= (a[i] as number) ^ (b[i] ?? 0);
+  return difference === 0;
 }
 
 /** Turns away a stream that hasn't registered. */
@@ -170,8 +302,9 @@ function reject(
 ): void {
   const address = state.strangers.get(connection)?.address ?? "";
   state.strangers.delete(connection);
+  const rejected: CoordinatorMessage = { kind: "rejected", code, message };
   turn.effects.push(
-    { kind: "send", connection, message: { kind: "rejected", code, message } },
+    { kind: "send", connection, seq: UNNUMBERED, ack: 0, message: rejected },
     { kind: "end", connection },
   );
   log(turn, { event: "refused", address, code, reason: message });
@@ -186,14 +319,53 @@ function onInvalid(state: CoordinatorState, turn: Turn, connection: ConnectionId
   }
 }
 
+/** The peer has its lease to attach again, unless its process turns out to be gone. */
 function onDisconnected(state: CoordinatorState, turn: Turn, connection: ConnectionId, reason: string): void {
   state.strangers.delete(connection);
   const id = state.peerOf.get(connection);
   const peer = id === undefined ? undefined : state.peers.get(id);
+  state.peerOf.delete(connection);
   if (peer === undefined) return;
-  forget(state, turn, peer);
-  const worldSize = admittedPeers(state).length;
-  log(turn, { event: "removed", peerId: peer.id, reason: `its stream ended: ${reason}`, worldSize });
+  peer.connection = undefined;
+  log(turn, { event: "detached", peerId: peer.id, reason });
+  probe(turn, peer);
+}
+
+function probe(turn: Turn, peer: Peer): void {
+  peer.probing = true;
+  turn.effects.push({ kind: "probe", peerId: peer.id, endpoint: peer.endpoint });
+}
+
+function onProbed(
+  state: CoordinatorState,
+  turn: Turn,
+  peerId: PeerId,
+  result: "refused" | "alive" | "unknown",
+): void {
+  const peer = state.peers.get(peerId);
+  if (peer === undefined) return;
+  peer.probing = false;
+  if (result !== "refused" || peer.connection !== undefined) return;
+  remove(
+    state,
+    turn,
+    peer,
+    `peer ${peerId}'s stream broke and its data port is closed: its process has ended`,
+  );
+}
+
+/** Nobody's silence before the restart counts, nor the time that a change has taken. */
+function onRestarted(state: CoordinatorState, turn: Turn): void {
+  state.strangers.clear();
+  state.peerOf.clear();
+  state.tickedAtMs = undefined;
+  if (state.change !== undefined) state.change.deadlineMs = changeDeadlineMs(state, turn);
+  for (const peer of state.peers.values()) {
+    peer.connection = undefined;
+    peer.heardAtMs = turn.nowMs;
+    probe(turn, peer);
+  }
+  log(turn, { event: "restarted", peers: state.peers.size, epoch: state.installedEpoch });
 }
 
 function onTick(state: CoordinatorState, turn: Turn): void {
@@ -209,6 +381,8 @@ function onTick(state: CoordinatorState, turn: Turn): void {
   }
   for (const peer of [...state.peers.values()]) {
     const silentMs = turn.nowMs - peer.heardAtMs;
+    const detached = peer.connection === undefined && !peer.probing;
+    if (detached && silentMs > leaseMs / HEARTBEATS_PER_LEASE) probe(turn, peer);
     if (silentMs <= leaseMs) continue;
     const silence = `silent for ${Math.round(silentMs)} ms, longer than its lease of ${leaseMs} ms`;
     remove(state, turn, peer, `peer ${peer.id} was ${silence}`);

@@ -14,16 +14,42 @@ export interface Member {
   readonly endpoint: Endpoint;
 }
 
+/** A group's peers in order; a peer's rank is its index. */
 export interface Ring {
   readonly group: number;
+  /** The view in which this ring came to be: it names the ring's ops and links, and outlives views without changes. */
+  readonly epoch: number;
   readonly peerIds: readonly number[];
 }
 
+/** Two members that can't be linked directly, and the third one that passes their bytes on. */
+export interface Relay {
+  readonly a: number;
+  readonly b: number;
+  readonly via: number;
+}
+
+/** A view as one member is told it. */
 export interface View {
   readonly epoch: number;
+  /** Members over all groups. */
+  readonly worldSize: number;
+  /** The receiver's own. */
+  readonly ring: Ring;
+  /** Those members of the ring whose data port the receiver may have to dial. */
   readonly members: readonly Member[];
-  readonly rings: readonly Ring[];
+  /** Those that the receiver takes part in. */
+  readonly relays: readonly Relay[];
   readonly key: Uint8Array;
+}
+
+export interface JoinedPeer {
+  readonly peerId: number;
+  readonly group: number;
+}
+
+export interface LostPeer extends JoinedPeer {
+  readonly reason: string;
 }
 
 export type OpState = "not-done" | "done" | "committed" | "aborted";
@@ -62,12 +88,28 @@ export interface SyncFetch {
   readonly hash: string;
 }
 
+/** A message with its number (0: not numbered) and the last number that came the other way. */
+export interface Envelope<M> {
+  readonly seq: number;
+  readonly ack: number;
+  readonly message: M;
+}
+
 export type PeerMessage =
   | {
       readonly kind: "register";
       readonly protocolVersion: number;
       readonly group: number;
       readonly endpoint: Endpoint;
+    }
+  /** The first message of a stream that takes the place of a broken one. */
+  | {
+      readonly kind: "attach";
+      readonly protocolVersion: number;
+      readonly peerId: number;
+      readonly secret: Uint8Array;
+      /** The last number that came from the coordinator. */
+      readonly received: number;
     }
   | { readonly kind: "heartbeat" }
   | {
@@ -76,7 +118,24 @@ export type PeerMessage =
       readonly failures: readonly LinkFailure[];
       readonly ops: readonly OpReport[];
     }
+  /** `epoch`: the ring's. */
   | { readonly kind: "link-lost"; readonly epoch: number; readonly peerId: number; readonly reason: string }
+  /** An op of the ring with this epoch waits for members that haven't called it. */
+  | {
+      readonly kind: "stalled";
+      readonly epoch: number;
+      readonly tag: bigint;
+      readonly seq: number;
+      readonly missing: readonly number[];
+    }
+  /** The answer to abort-op. */
+  | {
+      readonly kind: "abort-answer";
+      readonly epoch: number;
+      readonly tag: bigint;
+      readonly seq: number;
+      readonly aborted: boolean;
+    }
   | { readonly kind: "pending-vote"; readonly requestId: number }
   | { readonly kind: "topology-vote"; readonly requestId: number }
   | {
@@ -87,14 +146,40 @@ export type PeerMessage =
       readonly entries: readonly StateEntry[];
     }
   | { readonly kind: "sync-done"; readonly requestId: number; readonly ok: boolean; readonly reason: string }
+  /** The caller doesn't wait in this call any longer. */
+  | { readonly kind: "withdraw"; readonly requestId: number }
   | { readonly kind: "leave" };
 
 export type CoordinatorMessage =
-  | { readonly kind: "registered"; readonly peerId: number; readonly leaseMs: number }
+  | {
+      readonly kind: "registered";
+      readonly peerId: number;
+      readonly leaseMs: number;
+      /** 16 bytes that a later attach has to show. */
+      readonly secret: Uint8Array;
+    }
+  /** `received`: the last number that came from the peer. */
+  | { readonly kind: "attached"; readonly received: number }
   | { readonly kind: "rejected"; readonly code: string; readonly message: string }
   | { readonly kind: "heartbeat" }
   | { readonly kind: "prepare"; readonly view: View }
-  | { readonly kind: "install"; readonly epoch: number; readonly verdicts: readonly OpVerdict[] }
+  | {
+      readonly kind: "install";
+      readonly epoch: number;
+      readonly worldSize: number;
+      readonly verdicts: readonly OpVerdict[];
+      /** Since the view before, over all groups. */
+      readonly joined: readonly JoinedPeer[];
+      readonly lost: readonly LostPeer[];
+    }
+  /** Ends an op that waits for `missing`, which waits for this peer in another call; if it really still does. */
+  | {
+      readonly kind: "abort-op";
+      readonly epoch: number;
+      readonly tag: bigint;
+      readonly seq: number;
+      readonly missing: number;
+    }
   | { readonly kind: "pending-answer"; readonly requestId: number; readonly pending: boolean }
   | { readonly kind: "topology-answer"; readonly requestId: number; readonly changed: boolean }
   | {

@@ -1,8 +1,13 @@
-/** Ring orders and the links that they ask for. */
+/** Ring orders, the links that they ask for, and the relays for links that can't be built directly. */
+import type { Relay } from "./messages.js";
 
 /** The same for both directions. */
 export function pairKey(a: number, b: number): string {
   return a < b ? `${a}-${b}` : `${b}-${a}`;
+}
+
+export function relayKey({ a, b, via }: Relay): string {
+  return `${pairKey(a, b)}@${via}`;
 }
 
 /** Whether ranks `a` and `b` of a ring of `size` are linked: their distance is a power of two, either way round. */
@@ -16,42 +21,115 @@ function isPowerOfTwo(value: number): boolean {
   return (value & (value - 1)) === 0;
 }
 
+/** Those that the ring links with `peerId`. */
+export function linkedPeers(ring: readonly number[], peerId: number): number[] {
+  const size = ring.length;
+  const rank = ring.indexOf(peerId);
+  const ranks = new Set<number>();
+  for (let distance = 1; distance < size; distance *= 2) {
+    ranks.add((rank + distance) % size).add((rank - distance + size) % size);
+  }
+  ranks.delete(rank);
+  return [...ranks].sort((a, b) => a - b).map((other) => ring[other] as number);
+}
+
 /** Those of `pairs` (keys of pairKey) that the ring links. */
 export function linkedPairs(ring: readonly number[], pairs: Iterable<string>): string[] {
+  return pairsInRing(ring, pairs).flatMap(({ pair, a, b }) => (linked(a, b, ring.length) ? [pair] : []));
+}
+
+/** The pairs with both ends in the ring, and their ranks. */
+function pairsInRing(
+  ring: readonly number[],
+  pairs: Iterable<string>,
+): { readonly pair: string; readonly a: number; readonly b: number }[] {
   const rankOf = new Map(ring.map((id, rank) => [id, rank]));
-  return [...pairs].filter((pair) => {
-    const [a, b] = pair.split("-").map((id) => rankOf.get(Number(id)));
-    return a !== undefined && b !== undefined && linked(a, b, ring.length);
+  return [...pairs].flatMap((pair) => {
+    const [a, b] = endsOf(pair).map((id) => rankOf.get(id));
+    return a === undefined || b === undefined ? [] : [{ pair, a, b }];
   });
 }
 
+export function endsOf(pair: string): [number, number] {
+  const [a, b] = pair.split("-").map(Number);
+  return [a as number, b as number];
+}
+
 /**
- * The ring with as few of `avoid` linked as swapping members greedily finds; the ring itself if none of them is.
- * In small rings everybody is linked with everybody, and no order helps.
+ * The ring in an order that links few of the pairs `avoid`, as swapping members greedily finds it; the ring itself
+ * if it links none of them. Neighbours are worth avoiding more than the links over which only commits go. In small
+ * rings everybody is linked with everybody, and no order helps.
  */
 export function orderAvoiding(ring: readonly number[], avoid: Iterable<string>): readonly number[] {
-  const pairs = [...avoid];
+  const pairs = pairsInRing(ring, avoid).map(({ pair }) => pair);
   let best = ring;
-  let bad = linkedPairs(best, pairs);
-  while (bad.length > 0) {
-    const ends = new Set(bad.flatMap((pair) => pair.split("-").map(Number)));
+  let cost = costOf(best, pairs);
+  while (cost > 0) {
+    const ends = new Set(linkedPairs(best, pairs).flatMap(endsOf));
     let improved: readonly number[] | undefined;
-    let improvedBad = bad;
     for (const id of ends) {
       for (let rank = 0; rank < best.length; rank++) {
         const candidate = swapped(best, best.indexOf(id), rank);
-        const candidateBad = linkedPairs(candidate, pairs);
-        if (candidateBad.length < improvedBad.length) [improved, improvedBad] = [candidate, candidateBad];
+        const candidateCost = costOf(candidate, pairs);
+        if (candidateCost < cost) [improved, cost] = [candidate, candidateCost];
       }
     }
     if (improved === undefined) break;
-    [best, bad] = [improved, improvedBad];
+    best = improved;
   }
   return best;
+}
+
+const NEIGHBOUR_COST = 16;
+
+function costOf(ring: readonly number[], pairs: Iterable<string>): number {
+  const size = ring.length;
+  let cost = 0;
+  for (const { a, b } of pairsInRing(ring, pairs)) {
+    const distance = (b - a + size) % size;
+    if (distance === 1 || distance === size - 1) cost += NEIGHBOUR_COST;
+    else if (linked(a, b, size)) cost += 1;
+  }
+  return cost;
 }
 
 function swapped(ring: readonly number[], a: number, b: number): readonly number[] {
   const result = [...ring];
   [result[a], result[b]] = [ring[b] as number, ring[a] as number];
   return result;
+}
+
+/**
+ * A relay for each linked pair of the ring that is in `unlinkable`: a third member that both ends can be linked
+ * with, the least loaded one. `stuck`: the pairs for which there is none.
+ */
+export function relaysFor(
+  ring: readonly number[],
+  unlinkable: ReadonlySet<string>,
+): { readonly relays: readonly Relay[]; readonly stuck: readonly string[] } {
+  const load = new Map<number, number>();
+  const relays: Relay[] = [];
+  const stuck: string[] = [];
+  for (const pair of linkedPairs(ring, unlinkable)) {
+    const [a, b] = endsOf(pair);
+    const via = ring
+      .filter(
+        (id) =>
+          id !== a &&
+          id !== b &&
+          !unlinkable.has(pairKey(a, id)) &&
+          !unlinkable.has(pairKey(b, id)) &&
+          !unlinkable.has(relayKey({ a, b, via: id })),
+      )
+      .reduce<number | undefined>(
+        (best, id) => (best === undefined || (load.get(id) ?? 0) < (load.get(best) ?? 0) ? id : best),
+        undefined,
+      );
+    if (via === undefined) stuck.push(pair);
+    else {
+      load.set(via, (load.get(via) ?? 0) + 1);
+      relays.push({ a, b, via });
+    }
+  }
+  return { relays, stuck };
 }

@@ -3,21 +3,27 @@
  * step(): no clock, no I/O, no randomness. The server (control/server.ts) and the simulator (sim/) are callers.
  */
 import type { PcclErrorCode } from "../base/errors.js";
+import type { Call } from "./calls.js";
+import { type Channel, push, UNNUMBERED } from "./channel.js";
 import type {
   CoordinatorMessage,
   Endpoint,
+  Envelope,
   LinkFailure,
+  LostPeer,
   OpReport,
   PeerMessage,
+  Relay,
   Ring,
-  View,
 } from "./messages.js";
 import type { Sync, SyncRecord } from "./sync.js";
-import type { Call } from "./votes.js";
 
 /** Names one stream; given out by the caller of step(), never used twice. */
 export type ConnectionId = number;
 export type PeerId = number;
+
+/** Removed peers that are told why when they attach again. */
+const REMOVALS_MAX = 1_024;
 
 export interface CoordinatorConfig {
   readonly leaseMs: number;
@@ -30,60 +36,118 @@ export interface CoordinatorConfig {
 
 export interface Peer {
   readonly id: PeerId;
-  readonly connection: ConnectionId;
+  /** What an attach has to show. */
+  readonly secret: Uint8Array;
   readonly group: number;
   readonly endpoint: Endpoint;
+  readonly channel: Channel<CoordinatorMessage>;
+  /** Undefined: detached, its stream broke and it hasn't attached again yet. */
+  connection: ConnectionId | undefined;
   phase: "pending" | "admitted";
   heardAtMs: number;
-  /** The control call that this peer waits in. */
+  /** A probe of the detached peer's data port is under way. */
+  probing: boolean;
+  /** The control call that this peer waits in; changed by setCall(). */
   call: Call | undefined;
 }
 
-/** A view on its way: prepared by its members, not installed yet. */
+/** A view on its way: prepared by the members whose ring changes, not installed yet. */
 export interface Change {
   readonly reason: string;
   /** Counts the Prepares since the membership or the ring order of this change last differed. */
   readonly attempt: number;
-  readonly view: View;
-  readonly deadlineMs: number;
+  readonly epoch: number;
+  readonly rings: readonly Ring[];
+  readonly relays: readonly Relay[];
+  /** Groups whose members were told to prepare, by this attempt or an earlier one: their old ring is frozen. */
+  readonly touched: ReadonlySet<number>;
+  /** Everybody in the view. */
+  readonly members: ReadonlySet<PeerId>;
+  /** Those of them who have to be ready: the members of the touched groups. */
+  readonly preparing: ReadonlySet<PeerId>;
+  deadlineMs: number;
+  /** A member is gone since the Prepare. */
+  incomplete: boolean;
   /** Members that have answered, with the links that they could not build. */
   readonly ready: Map<PeerId, readonly LinkFailure[]>;
   /** Open updateTopology calls that this change answers, as request ids by peer. */
   readonly voters: ReadonlyMap<PeerId, number>;
 }
 
+/** An op that a member waits in because others haven't called it. */
+export interface Stall {
+  /** The ring's. */
+  readonly epoch: number;
+  readonly tag: bigint;
+  readonly seq: number;
+  readonly missing: readonly PeerId[];
+  /** Whom the member was asked to abort the op for; its answer is to come. */
+  asked: PeerId | undefined;
+}
+
+/** Admitted peers, and how many of them wait in a call. */
+export interface Tally {
+  members: number;
+  waiting: number;
+}
+
 export interface CoordinatorState {
   readonly config: CoordinatorConfig;
   /** Streams that haven't registered yet. */
-  readonly strangers: Map<ConnectionId, { readonly address: string; readonly sinceMs: number }>;
+  readonly strangers: Map<
+    ConnectionId,
+    { readonly address: string; readonly secret: Uint8Array; readonly sinceMs: number }
+  >;
+  /** In the order of their ids. */
   readonly peers: Map<PeerId, Peer>;
   readonly peerOf: Map<ConnectionId, PeerId>;
   nextPeerId: PeerId;
+  /** Why peers were removed, the latest ones, for those that attach again. */
+  readonly removals: Map<PeerId, string>;
   /** The highest epoch that any peer was told; never given out twice. */
   epoch: number;
   /** 0 before the first install and while the world is empty. */
   installedEpoch: number;
   /** Rings of the installed view; may name members that are gone until the next install. */
   rings: readonly Ring[];
+  relays: readonly Relay[];
+  /** Admitted peers that are gone since the last install. */
+  readonly departed: LostPeer[];
   change: Change | undefined;
-  /** A link between living members of the installed view broke: the reason to build it again. */
-  relink: string | undefined;
-  /** Pairs that could not be linked, by pairKey(): ring orders avoid them where they can. */
+  /** Groups in which a link between living members broke, with the reason to build the ring again. */
+  readonly relink: Map<number, string>;
+  /** Pairs that could not be linked, by pairKey(), and relays that didn't work, by relayKey(). */
   readonly unlinkable: Set<string>;
-  /** Ops of the installed epoch as their members reported them when they froze, by opKey(). */
+  /** Ops of the installed rings as their members reported them when they froze, by opKey(). */
   readonly reports: Map<PeerId, Map<string, OpReport>>;
+  readonly stalls: Map<PeerId, Stall[]>;
   readonly syncs: Map<number, Sync>;
   readonly records: Map<number, SyncRecord>;
+  /** By group; kept by admit(), setCall() and forget(), so that an event costs no walk over all peers. */
+  readonly tallies: Map<number, Tally>;
+  readonly total: Tally;
   tickedAtMs: number | undefined;
 }
 
 export type CoordinatorEvent =
-  /** `address`: the host that the stream comes from. */
-  | { readonly kind: "connected"; readonly connection: ConnectionId; readonly address: string }
-  | { readonly kind: "message"; readonly connection: ConnectionId; readonly message: PeerMessage }
+  /** `address`: the host that the stream comes from. `secret`: 16 random bytes, in case it registers. */
+  | {
+      readonly kind: "connected";
+      readonly connection: ConnectionId;
+      readonly address: string;
+      readonly secret: Uint8Array;
+    }
+  | ({ readonly kind: "message"; readonly connection: ConnectionId } & Envelope<PeerMessage>)
   /** The stream carried something that is not a message. */
   | { readonly kind: "invalid"; readonly connection: ConnectionId; readonly reason: string }
   | { readonly kind: "disconnected"; readonly connection: ConnectionId; readonly reason: string }
+  /**
+   * What a probe has found. refused: the host lives and nothing listens there; alive: somebody does;
+   * unknown: no answer.
+   */
+  | { readonly kind: "probed"; readonly peerId: PeerId; readonly result: "refused" | "alive" | "unknown" }
+  /** The state was restored after the coordinator's end: every stream is gone. */
+  | { readonly kind: "restarted" }
   /** Due a few times per lease. */
   | { readonly kind: "tick" }
   /** The coordinator is about to end: tells everybody. */
@@ -98,6 +162,9 @@ export type CoordinatorLog =
       readonly code: PcclErrorCode;
       readonly reason: string;
     }
+  | { readonly event: "detached"; readonly peerId: PeerId; readonly reason: string }
+  | { readonly event: "attached"; readonly peerId: PeerId; readonly resent: number }
+  | { readonly event: "restarted"; readonly peers: number; readonly epoch: number }
   | { readonly event: "left"; readonly peerId: PeerId; readonly worldSize: number }
   | {
       readonly event: "removed";
@@ -140,7 +207,9 @@ export type CoordinatorLog =
     };
 
 export type CoordinatorEffect =
-  | { readonly kind: "send"; readonly connection: ConnectionId; readonly message: CoordinatorMessage }
+  | ({ readonly kind: "send"; readonly connection: ConnectionId } & Envelope<CoordinatorMessage>)
+  /** Find out whether anything listens on the detached peer's data port; the answer is a `probed` event. */
+  | { readonly kind: "probe"; readonly peerId: PeerId; readonly endpoint: Endpoint }
   /** Ends the stream after what was sent on it. */
   | { readonly kind: "end"; readonly connection: ConnectionId }
   | { readonly kind: "log"; readonly log: CoordinatorLog };
@@ -158,59 +227,119 @@ export function createCoordinator(config: CoordinatorConfig): CoordinatorState {
     peers: new Map(),
     peerOf: new Map(),
     nextPeerId: 1,
+    removals: new Map(),
     epoch: 0,
     installedEpoch: 0,
     rings: [],
+    relays: [],
+    departed: [],
     change: undefined,
-    relink: undefined,
+    relink: new Map(),
     unlinkable: new Set(),
     reports: new Map(),
+    stalls: new Map(),
     syncs: new Map(),
     records: new Map(),
+    tallies: new Map(),
+    total: { members: 0, waiting: 0 },
     tickedAtMs: undefined,
   };
 }
 
+/** Sends now or, to a detached peer, when it has attached again. */
 export function send(turn: Turn, peer: Peer, message: CoordinatorMessage): void {
-  turn.effects.push({ kind: "send", connection: peer.connection, message });
+  const seq = push(peer.channel, message);
+  if (peer.connection === undefined) return;
+  const ack = peer.channel.received;
+  turn.effects.push({ kind: "send", connection: peer.connection, seq, ack, message });
+}
+
+/** Sends what only means something on this stream. */
+export function sendUnnumbered(turn: Turn, peer: Peer, message: CoordinatorMessage): void {
+  if (peer.connection === undefined) return;
+  const ack = peer.channel.received;
+  turn.effects.push({ kind: "send", connection: peer.connection, seq: UNNUMBERED, ack, message });
 }
 
 export function log(turn: Turn, entry: CoordinatorLog): void {
   turn.effects.push({ kind: "log", log: entry });
 }
 
-/** Living admitted peers, oldest first. */
+/** Admitted peers that aren't gone, oldest first. */
 export function admittedPeers(state: CoordinatorState): Peer[] {
   return [...state.peers.values()].filter((peer) => peer.phase === "admitted");
 }
 
+/** Peers that could be let in now: a detached one couldn't prepare. */
 export function pendingPeers(state: CoordinatorState): Peer[] {
-  return [...state.peers.values()].filter((peer) => peer.phase === "pending");
+  return [...state.peers.values()].filter(
+    (peer) => peer.phase === "pending" && peer.connection !== undefined,
+  );
 }
 
-/** Living admitted peers of a group in the ring order of the installed view. */
+/** Admitted peers of a group that aren't gone, in the ring order of the installed view. */
 export function groupMembers(state: CoordinatorState, group: number): Peer[] {
-  const ring = state.rings.find((candidate) => candidate.group === group);
-  return (ring?.peerIds ?? []).flatMap((id) => {
+  return (ringOf(state, group)?.peerIds ?? []).flatMap((id) => {
     const peer = state.peers.get(id);
     return peer?.phase === "admitted" ? [peer] : [];
   });
 }
 
+export function ringOf(state: CoordinatorState, group: number): Ring | undefined {
+  return state.rings.find((ring) => ring.group === group);
+}
+
+export function tallyOf(state: CoordinatorState, group: number): Tally {
+  let tally = state.tallies.get(group);
+  if (tally === undefined) state.tallies.set(group, (tally = { members: 0, waiting: 0 }));
+  return tally;
+}
+
+export function admit(state: CoordinatorState, peer: Peer): void {
+  peer.phase = "admitted";
+  tallyOf(state, peer.group).members++;
+  state.total.members++;
+}
+
+/** An admitted peer begins to wait in a call, or waits no longer. */
+export function setCall(state: CoordinatorState, peer: Peer, call: Call | undefined): void {
+  const difference = Number(call !== undefined) - Number(peer.call !== undefined);
+  tallyOf(state, peer.group).waiting += difference;
+  state.total.waiting += difference;
+  peer.call = call;
+}
+
 /** Forgets a peer and ends its stream; what waited for it is settled at the end of the step. */
-export function forget(state: CoordinatorState, turn: Turn, peer: Peer): void {
+export function forget(state: CoordinatorState, turn: Turn, peer: Peer, reason: string): void {
   state.peers.delete(peer.id);
-  state.peerOf.delete(peer.connection);
   state.reports.delete(peer.id);
-  for (const pair of state.unlinkable) {
-    if (pair.split("-").includes(String(peer.id))) state.unlinkable.delete(pair);
+  state.stalls.delete(peer.id);
+  for (const key of state.unlinkable) {
+    if (key.split(/[-@]/).includes(String(peer.id))) state.unlinkable.delete(key);
   }
+  if (peer.phase === "admitted") {
+    setCall(state, peer, undefined);
+    const tally = tallyOf(state, peer.group);
+    tally.members--;
+    if (tally.members === 0) state.tallies.delete(peer.group);
+    state.total.members--;
+    state.departed.push({ peerId: peer.id, group: peer.group, reason });
+    state.syncs.get(peer.group)?.lost.push(peer.id);
+  }
+  if (state.change?.members.has(peer.id)) state.change.incomplete = true;
+  if (peer.connection === undefined) return;
+  state.peerOf.delete(peer.connection);
   turn.effects.push({ kind: "end", connection: peer.connection });
 }
 
-/** Removes a peer, telling it why as long as its stream lives. */
+/** Removes a peer, telling it why: now, or when it attaches again. */
 export function remove(state: CoordinatorState, turn: Turn, peer: Peer, reason: string): void {
-  send(turn, peer, { kind: "removed", reason });
-  forget(state, turn, peer);
-  log(turn, { event: "removed", peerId: peer.id, reason, worldSize: admittedPeers(state).length });
+  sendUnnumbered(turn, peer, { kind: "removed", reason });
+  forget(state, turn, peer, reason);
+  state.removals.set(peer.id, reason);
+  for (const id of state.removals.keys()) {
+    if (state.removals.size <= REMOVALS_MAX) break;
+    state.removals.delete(id);
+  }
+  log(turn, { event: "removed", peerId: peer.id, reason, worldSize: state.total.members });
 }

@@ -1,5 +1,6 @@
 /** Shared state: which content a group agrees on, and who fetches what from whom. */
 import type { PcclErrorCode } from "../base/errors.js";
+import { failCalls } from "./calls.js";
 import type { PeerMessage, StateEntry, SyncFetch, SyncStrategy } from "./messages.js";
 import {
   type CoordinatorState,
@@ -8,9 +9,9 @@ import {
   type Peer,
   type PeerId,
   send,
+  setCall,
   type Turn,
 } from "./state.js";
-import { failCalls } from "./votes.js";
 
 /** The last sync that a group completed. */
 export interface SyncRecord {
@@ -25,6 +26,8 @@ export interface Sync {
   readonly participants: readonly PeerId[];
   readonly receivers: number;
   readonly done: Set<PeerId>;
+  /** Participants that are gone since. */
+  readonly lost: PeerId[];
 }
 
 export interface Offer {
@@ -186,7 +189,7 @@ export function onSyncDone(
   }
 }
 
-function failSync(
+export function failSync(
   state: CoordinatorState,
   turn: Turn,
   group: number,
@@ -194,22 +197,22 @@ function failSync(
   message: string,
 ): void {
   state.syncs.delete(group);
-  failCalls(turn, groupMembers(state, group), code, message);
+  failCalls(state, turn, groupMembers(state, group), code, message);
 }
 
 /** Carries each group's sync on as far as it goes now. Returns whether anything was done. */
 export function settleSyncs(state: CoordinatorState, turn: Turn): boolean {
   let changed = false;
-  for (const { group } of state.rings) {
-    const members = groupMembers(state, group);
-    const sync = state.syncs.get(group);
-    if (members.length === 0) {
-      // Nobody holds anything: the group begins anew with whoever joins it next.
-      state.syncs.delete(group);
-      state.records.delete(group);
-    } else if (sync !== undefined) {
-      changed = settleTransfer(state, turn, group, sync, members) || changed;
-    } else changed = beginTransfer(state, turn, group, members) || changed;
+  for (const group of new Set([...state.syncs.keys(), ...state.records.keys()])) {
+    if (state.tallies.has(group)) continue;
+    // Nobody holds anything: the group begins anew with whoever joins it next.
+    state.syncs.delete(group);
+    state.records.delete(group);
+  }
+  for (const [group, sync] of state.syncs) changed = settleTransfer(state, turn, group, sync) || changed;
+  for (const [group, { members, waiting }] of state.tallies) {
+    if (waiting === members && !state.syncs.has(group))
+      changed = beginTransfer(state, turn, group) || changed;
   }
   return changed;
 }
@@ -218,33 +221,27 @@ function settleTransfer(
   state: CoordinatorState,
   turn: Turn,
   group: number,
-  { revision, participants, receivers, done }: Sync,
-  members: readonly Peer[],
+  { revision, participants, receivers, done, lost }: Sync,
 ): boolean {
-  const lost = participants.filter((id) => !state.peers.has(id));
   if (lost.length > 0) {
     const message = `syncSharedState: peer ${lost.join(", ")} was lost while the group fetched revision ${revision}.`;
     failSync(state, turn, group, "ERR_PCCL_PEER_LOST", message);
     return true;
   }
-  if (participants.some((id) => !done.has(id))) return false;
+  if (done.size < participants.length) return false;
   state.syncs.delete(group);
   state.records.set(group, { revision, holders: new Set(participants) });
-  for (const peer of members) {
+  for (const peer of groupMembers(state, group)) {
     if (peer.call === undefined) continue;
     send(turn, peer, { kind: "sync-complete", requestId: peer.call.requestId, revision });
-    peer.call = undefined;
+    setCall(state, peer, undefined);
   }
   log(turn, { event: "synced", group, revision, receivers });
   return true;
 }
 
-function beginTransfer(
-  state: CoordinatorState,
-  turn: Turn,
-  group: number,
-  members: readonly Peer[],
-): boolean {
+function beginTransfer(state: CoordinatorState, turn: Turn, group: number): boolean {
+  const members = groupMembers(state, group);
   const offers: Offer[] = [];
   for (const { id, call } of members) {
     if (call?.kind !== "syncSharedState") return false;
@@ -262,6 +259,7 @@ function beginTransfer(
     participants: members.map((peer) => peer.id),
     receivers: plans.filter((plan) => plan.fetches.length > 0).length,
     done: new Set(),
+    lost: [],
   });
   for (const peer of members) {
     const plan = plans.find((candidate) => candidate.peerId === peer.id);

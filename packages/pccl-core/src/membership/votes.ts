@@ -2,71 +2,70 @@
  * Control calls are collective: each is answered when everybody who has a say in it has made it, and is looked at
  * again whenever somebody is gone. A peer waits in at most one call.
  */
-import type { PcclErrorCode } from "../base/errors.js";
+import { failCalls, peerNames, type Call, refuse } from "./calls.js";
 import { admitPending } from "./change.js";
-import type { PeerMessage } from "./messages.js";
 import {
   admittedPeers,
   type CoordinatorState,
-  log,
+  groupMembers,
   type Peer,
   type PeerId,
   pendingPeers,
   send,
+  setCall,
   type Turn,
 } from "./state.js";
-
-/** Named as the users' functions are, since the names occur in errors. */
-export type Call =
-  | { readonly kind: "hasPendingPeers"; readonly requestId: number }
-  | { readonly kind: "updateTopology"; readonly requestId: number }
-  | {
-      readonly kind: "syncSharedState";
-      readonly requestId: number;
-      readonly offer: PeerMessage & { kind: "sync-offer" };
-    };
-
-/** How many peers a message names one by one. */
-const NAMED_PEERS_MAX = 16;
+import { failSync } from "./sync.js";
 
 /** A peer begins to wait in a call. */
-export function onCall(turn: Turn, peer: Peer, call: Call): void {
+export function onCall(state: CoordinatorState, turn: Turn, peer: Peer, call: Call): void {
   const { requestId } = call;
-  const refuse = (code: PcclErrorCode, message: string): void => {
-    send(turn, peer, { kind: "call-failed", requestId, code, message });
-    log(turn, { event: "call-failed", peerIds: [peer.id], code, reason: message });
-  };
   if (peer.phase === "pending") {
-    refuse("ERR_PCCL_NOT_INSTALLED", `${call.kind}: peer ${peer.id} is not admitted yet.`);
+    refuse(
+      turn,
+      peer,
+      requestId,
+      "ERR_PCCL_NOT_INSTALLED",
+      `${call.kind}: peer ${peer.id} is not admitted yet.`,
+    );
   } else if (peer.call !== undefined) {
-    refuse("ERR_PCCL_CALL_IN_PROGRESS", `${call.kind}: peer ${peer.id} waits in ${peer.call.kind} already.`);
-  } else peer.call = call;
+    const busy = `${call.kind}: peer ${peer.id} waits in ${peer.call.kind} already.`;
+    refuse(turn, peer, requestId, "ERR_PCCL_CALL_IN_PROGRESS", busy);
+  } else setCall(state, peer, call);
 }
 
-/** Ends the calls of `peers` with the same error. */
-export function failCalls(turn: Turn, peers: readonly Peer[], code: PcclErrorCode, message: string): void {
-  for (const peer of peers) {
-    if (peer.call === undefined) continue;
-    send(turn, peer, { kind: "call-failed", requestId: peer.call.requestId, code, message });
-    peer.call = undefined;
+/** The caller doesn't wait any longer. Too late when the answer is on its way, or what it asked for has begun. */
+export function onWithdraw(state: CoordinatorState, turn: Turn, peer: Peer, requestId: number): void {
+  const { call } = peer;
+  if (call?.requestId !== requestId) return;
+  if (state.change?.voters.get(peer.id) === requestId) return;
+  if (call.kind === "syncSharedState" && state.syncs.has(peer.group)) {
+    const message = `syncSharedState: peer ${peer.id} withdrew while the group fetched.`;
+    return failSync(state, turn, peer.group, "ERR_PCCL_CANCELLED", message);
   }
-  log(turn, { event: "call-failed", peerIds: peers.map((peer) => peer.id), code, reason: message });
+  const scope = call.kind === "syncSharedState" ? groupMembers(state, peer.group) : admittedPeers(state);
+  const missing = scope.filter((other) => other.call?.kind !== call.kind);
+  const waited = missing.length === 0 ? "" : ` while ${peerNames(missing)} had not called it`;
+  setCall(state, peer, undefined);
+  refuse(turn, peer, requestId, "ERR_PCCL_CANCELLED", `${call.kind}: withdrawn${waited}.`);
 }
 
 /** Answers the calls that all admitted peers have made. Returns whether anything was done. */
 export function settleVotes(state: CoordinatorState, turn: Turn): boolean {
+  if (state.total.waiting === 0 || state.total.waiting < state.total.members) return false;
   const voters = admittedPeers(state);
   const kind = voters[0]?.call?.kind;
   if (kind === undefined || voters.some((peer) => peer.call?.kind !== kind)) return false;
   const pending = pendingPeers(state).length > 0;
   if (kind === "hasPendingPeers") {
-    answer(turn, voters, (requestId) => ({ kind: "pending-answer", requestId, pending }));
+    answer(state, turn, voters, (requestId) => ({ kind: "pending-answer", requestId, pending }));
     return true;
   }
   // A change that is under way is finished first; if it was made for this call it answers it.
   if (kind !== "updateTopology" || state.change !== undefined) return false;
-  if (!pending) answer(turn, voters, (requestId) => ({ kind: "topology-answer", requestId, changed: false }));
-  else {
+  if (!pending) {
+    answer(state, turn, voters, (requestId) => ({ kind: "topology-answer", requestId, changed: false }));
+  } else {
     const requests = voters.map((peer): [PeerId, number] => [peer.id, (peer.call as Call).requestId]);
     admitPending(state, turn, new Map(requests));
   }
@@ -74,13 +73,14 @@ export function settleVotes(state: CoordinatorState, turn: Turn): boolean {
 }
 
 function answer(
+  state: CoordinatorState,
   turn: Turn,
   voters: readonly Peer[],
   message: (requestId: number) => Parameters<typeof send>[2],
 ): void {
   for (const peer of voters) {
     const { requestId } = peer.call as Call;
-    peer.call = undefined;
+    setCall(state, peer, undefined);
     send(turn, peer, message(requestId));
   }
 }
@@ -91,30 +91,24 @@ function answer(
  * settled. Returns whether anything was done.
  */
 export function settleMismatch(state: CoordinatorState, turn: Turn): boolean {
-  const all = admittedPeers(state);
-  const groups = [...new Set(all.map((peer) => peer.group))];
-  const scopes = [all, ...groups.map((group) => all.filter((peer) => peer.group === group))];
-  for (const peers of scopes) {
-    const kinds = new Set(peers.map((peer) => peer.call?.kind));
-    // A sync whose plans are out ends without any further call.
-    const moving = peers.some((peer) => state.syncs.has(peer.group));
-    if (kinds.size < 2 || kinds.has(undefined) || moving) continue;
-    const waits = [...kinds].map(
-      (kind) => `${kind} (${peerNames(peers.filter((p) => p.call?.kind === kind))})`,
-    );
-    failCalls(
-      turn,
-      peers,
-      "ERR_PCCL_CALL_MISMATCH",
-      `All peers wait, but in different calls: ${waits.join(", ")}.`,
-    );
+  if (state.total.waiting === state.total.members && failMismatch(state, turn, admittedPeers(state))) {
     return true;
+  }
+  for (const [group, { members, waiting }] of state.tallies) {
+    if (waiting === members && failMismatch(state, turn, groupMembers(state, group))) return true;
   }
   return false;
 }
 
-export function peerNames(peers: readonly { readonly id: PeerId }[]): string {
-  const named = peers.slice(0, NAMED_PEERS_MAX).map((peer) => peer.id);
-  const more = peers.length - named.length;
-  return `${peers.length === 1 ? "peer" : "peers"} ${named.join(", ")}${more > 0 ? ` and ${more} more` : ""}`;
+function failMismatch(state: CoordinatorState, turn: Turn, peers: readonly Peer[]): boolean {
+  const kinds = new Set(peers.map((peer) => peer.call?.kind));
+  // A sync whose plans are out ends without any further call.
+  const moving = peers.some((peer) => state.syncs.has(peer.group));
+  if (kinds.size < 2 || kinds.has(undefined) || moving) return false;
+  const waits = [...kinds].map(
+    (kind) => `${kind} (${peerNames(peers.filter((p) => p.call?.kind === kind))})`,
+  );
+  const message = `All peers wait, but in different calls: ${waits.join(", ")}.`;
+  failCalls(state, turn, peers, "ERR_PCCL_CALL_MISMATCH", message);
+  return true;
 }
