@@ -25,7 +25,7 @@ using OpId = std::uint64_t;
 enum class DType : std::uint8_t { f32 = 0, f64 = 1, i32 = 2 };
 enum class ReduceOp : std::uint8_t { sum = 0, avg = 1, max = 2, min = 3 };
 
-// Codes of the catalogue in packages/pccl-core/src/base/errors.ts; error_code_name gives the ERR_PCCL_* string.
+// Codes of packages/pccl-core/src/base/error-catalogue.ts; error_code_name gives the ERR_PCCL_* string.
 enum class ErrorCode : std::uint8_t {
   invalid_argument,
   not_installed,        // no view yet

@@ -38,7 +38,7 @@ describe("the addon", () => {
   });
 
   it("uses codes of the error catalogue only", async () => {
-    const catalogue = await readSource("../../pccl-core/src/base/errors.ts");
+    const catalogue = await readSource("../../pccl-core/src/base/error-catalogue.ts");
     const { errorCodes } = loadRawAddon();
     expect(errorCodes.length).toBeGreaterThan(10);
     expect(new Set(errorCodes).size).toBe(errorCodes.length);

@@ -1,6 +1,6 @@
 /** HOST:PORT as users write it; IPv6 hosts in brackets. */
 import { describe } from "./check.js";
-import { PcclError } from "./errors.js";
+import { pcclError } from "./errors.js";
 
 export interface Address {
   readonly host: string;
@@ -14,7 +14,7 @@ export function parseAddress(call: string, text: unknown, defaultPort?: number):
   const host = match?.[1] ?? match?.[2];
   const port = match?.[3] === undefined ? defaultPort : Number(match[3]);
   if (host === undefined || port === undefined || port > 65_535) {
-    throw new PcclError(
+    throw pcclError(
       "ERR_PCCL_INVALID_ARGUMENT",
       `${call}: the address must be HOST:PORT (IPv6 as [::1]:PORT), got ${describe(text)}.`,
     );

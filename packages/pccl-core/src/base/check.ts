@@ -1,18 +1,18 @@
 /** Checks of arguments at the public surface: a typed error before anything is changed. */
-import { PcclError } from "./errors.js";
+import { pcclError } from "./errors.js";
 
 /** Throws on a key that `allowed` doesn't list: a mistyped option must not be ignored in silence. */
 export function checkOptions(call: string, options: unknown, allowed: readonly string[]): void {
   if (options === undefined) return;
   if (typeof options !== "object" || options === null || Array.isArray(options)) {
-    throw new PcclError(
+    throw pcclError(
       "ERR_PCCL_INVALID_ARGUMENT",
       `${call}: options must be an object, got ${describe(options)}.`,
     );
   }
   for (const key of Object.keys(options)) {
     if (!allowed.includes(key)) {
-      throw new PcclError(
+      throw pcclError(
         "ERR_PCCL_UNKNOWN_OPTION",
         `${call}: unknown option "${key}"; known options: ${allowed.join(", ") || "none"}.`,
       );
@@ -23,7 +23,7 @@ export function checkOptions(call: string, options: unknown, allowed: readonly s
 /** An integer in [min, max]; NaN, fractions and other types are refused. */
 export function checkInteger(call: string, name: string, value: unknown, min: number, max: number): number {
   if (typeof value !== "number" || !Number.isInteger(value) || value < min || value > max) {
-    throw new PcclError(
+    throw pcclError(
       "ERR_PCCL_INVALID_ARGUMENT",
       `${call}: ${name} must be an integer from ${min} to ${max}, got ${describe(value)}.`,
     );
@@ -34,7 +34,7 @@ export function checkInteger(call: string, name: string, value: unknown, min: nu
 /** A finite number in [min, max]. */
 export function checkNumber(call: string, name: string, value: unknown, min: number, max: number): number {
   if (typeof value !== "number" || !Number.isFinite(value) || value < min || value > max) {
-    throw new PcclError(
+    throw pcclError(
       "ERR_PCCL_INVALID_ARGUMENT",
       `${call}: ${name} must be a number from ${min} to ${max}, got ${describe(value)}.`,
     );
@@ -49,7 +49,7 @@ export function checkOneOf<T extends string>(
   allowed: readonly T[],
 ): T {
   if (typeof value !== "string" || !(allowed as readonly string[]).includes(value)) {
-    throw new PcclError(
+    throw pcclError(
       "ERR_PCCL_INVALID_ARGUMENT",
       `${call}: ${name} must be one of ${allowed.join(", ")}, got ${describe(value)}.`,
     );
@@ -60,7 +60,7 @@ export function checkOneOf<T extends string>(
 /** An AbortSignal or undefined. */
 export function checkSignal(call: string, value: unknown): AbortSignal | undefined {
   if (value !== undefined && !(value instanceof AbortSignal)) {
-    throw new PcclError(
+    throw pcclError(
       "ERR_PCCL_INVALID_ARGUMENT",
       `${call}: signal must be an AbortSignal, got ${describe(value)}.`,
     );

@@ -1,182 +1,182 @@
-/**
- * The one catalogue of errors: code, meaning, whether a retry can help, and what the caller does about it.
- * Native code names the same codes (native/src/base/error.cc); a test compares the two lists.
- */
+/** The errors of this library: one base class, and a class for each code of the catalogue. */
+import { type CatalogueEntry, ERROR_CATALOGUE, type PcclErrorCode } from "./error-catalogue.js";
 
-interface CatalogueEntry {
-  /** The same call may succeed when it is made again. */
-  readonly retryable: boolean;
-  readonly meaning: string;
-  readonly remedy: string;
-}
-
-export const ERROR_CATALOGUE = {
-  ERR_PCCL_INVALID_ARGUMENT: {
-    retryable: false,
-    meaning: "An argument or option has the wrong type or value. Nothing was changed.",
-    remedy: "Fix the argument that the message names.",
-  },
-  ERR_PCCL_UNKNOWN_OPTION: {
-    retryable: false,
-    meaning: "An options object has a key that the call doesn't know. Nothing was changed.",
-    remedy: "Check the spelling against the keys that the message lists.",
-  },
-  ERR_PCCL_BUFFER_IN_USE: {
-    retryable: false,
-    meaning: "A buffer overlaps one that another op in flight uses.",
-    remedy: "Await the other op first, or use another buffer.",
-  },
-  ERR_PCCL_TAG_IN_USE: {
-    retryable: false,
-    meaning: "An op with the same tag is in flight on this peer.",
-    remedy: "Give concurrent ops different tags, the same on every peer.",
-  },
-  ERR_PCCL_TOO_MANY_OPS: {
-    retryable: false,
-    meaning: "The limit of ops in flight is reached.",
-    remedy: "Await some of them, or let allReduceAll schedule them.",
-  },
-  ERR_PCCL_OPS_IN_FLIGHT: {
-    retryable: false,
-    meaning: "A topology or sync call was made while ops are in flight on this peer.",
-    remedy: "Await the ops first.",
-  },
-  ERR_PCCL_CALL_IN_PROGRESS: {
-    retryable: false,
-    meaning: "A topology or sync call of this peer is in progress, and the new call can't run beside it.",
-    remedy: "Await the first call, then make the second.",
-  },
-  ERR_PCCL_NOT_INSTALLED: {
-    retryable: false,
-    meaning: "The peer has no view yet: it has not been admitted.",
-    remedy: "Await connect() before using the communicator.",
-  },
-  ERR_PCCL_DESCRIPTOR_MISMATCH: {
-    retryable: false,
-    meaning: "Members of one op called it with different count, dtype or reduction.",
-    remedy: "Make every peer call the op with the same arguments. Buffers are as before the call.",
-  },
-  ERR_PCCL_CALL_MISMATCH: {
-    retryable: false,
-    meaning: "All peers wait, but in different calls, so that none could ever return.",
-    remedy: "Make every peer make the same topology and sync calls in the same order.",
-  },
-  ERR_PCCL_PEER_LOST: {
-    retryable: true,
-    meaning: "A peer or a link was lost while the op was running; nobody has its result.",
-    remedy:
-      "Make the same call again: the new, smaller view is installed and the buffers are as before the call.",
-  },
-  ERR_PCCL_CANCELLED: {
-    retryable: true,
-    meaning: "A member's caller withdrew the op before it was done.",
-    remedy: "Retry together with that member, or stop. Buffers are as before the call.",
-  },
-  ERR_PCCL_CLOSED: {
-    retryable: false,
-    meaning: "The communicator was closed.",
-    remedy: "Don't use a communicator after close().",
-  },
-  ERR_PCCL_COORDINATOR_UNREACHABLE: {
-    retryable: true,
-    meaning: "No connection to the coordinator could be made.",
-    remedy: "Check the address, that `pccl coordinator` runs there, and that no firewall blocks its port.",
-  },
-  ERR_PCCL_COORDINATOR_LOST: {
-    retryable: false,
-    meaning: "The connection to the coordinator ended; this communicator can't continue.",
-    remedy: "Restart the coordinator if it is down, then connect again.",
-  },
-  ERR_PCCL_VERSION_MISMATCH: {
-    retryable: false,
-    meaning: "Peer and coordinator speak different protocol versions.",
-    remedy: "Install the same version of @pccl/core on both.",
-  },
-  ERR_PCCL_REMOVED: {
-    retryable: false,
-    meaning: "The coordinator removed this peer; the message says why.",
-    remedy: "Connect again to join as a new peer.",
-  },
-  ERR_PCCL_TIMEOUT: {
-    retryable: true,
-    meaning: "The time allowed for the call ran out.",
-    remedy: "Allow more time, or look at the peers that the message names.",
-  },
-  ERR_PCCL_LISTEN_FAILED: {
-    retryable: false,
-    meaning: "The system refused an address or port to listen on, or memory for it.",
-    remedy: "Choose a free port and an address of this machine.",
-  },
-  ERR_PCCL_STATE_MISMATCH: {
-    retryable: false,
-    meaning: "Peers offer shared states with different names, types or lengths.",
-    remedy: "Build the same model on every peer; the message names the first difference.",
-  },
-  ERR_PCCL_STATE_REVISION: {
-    retryable: false,
-    meaning: "A peer offers a revision that doesn't follow the group's last one.",
-    remedy: "Advance the revision by one per sync, or join with the revision that sync returned.",
-  },
-  ERR_PCCL_STATE_LOST: {
-    retryable: false,
-    meaning: "Every holder of the group's last revision is gone.",
-    remedy: 'Load a checkpoint on one peer and sync it with strategy "send-only".',
-  },
-  ERR_PCCL_STATE_FETCH_FAILED: {
-    retryable: true,
-    meaning: "A tensor couldn't be fetched, or its bytes didn't have the announced hash.",
-    remedy: "Sync again. This peer's tensors are unchanged.",
-  },
-  ERR_PCCL_LAYOUT_MISMATCH: {
-    retryable: false,
-    meaning: "A parameter source doesn't have the names and lengths that training began with.",
-    remedy: "Keep the model's layout fixed while it trains.",
-  },
-  ERR_PCCL_NOT_FINITE: {
-    retryable: false,
-    meaning: "A model's parameters hold NaN or infinity. Nothing was sent, so no other peer was harmed.",
-    remedy: "Lower the learning rate or skip such batches; restart this peer to take the group's parameters.",
-  },
-  ERR_PCCL_NATIVE_LOAD: {
-    retryable: false,
-    meaning: "The native addon is missing or can't be loaded.",
-    remedy: "Run `npm run bootstrap` in the repository; the message has the loader's reason.",
-  },
-  ERR_PCCL_INTERNAL: {
-    retryable: false,
-    meaning: "A rule that this library keeps was broken: a bug.",
-    remedy: "Report it with the message and stack.",
-  },
-} as const;
-
-export type PcclErrorCode = keyof typeof ERROR_CATALOGUE;
+export { ERROR_CATALOGUE, isPcclErrorCode, type PcclErrorCode } from "./error-catalogue.js";
 
 export interface PcclErrorDetails {
   /** The peer that the error is about, when there is one. */
   readonly peerId?: number | undefined;
+  /** The view in which it happened, when there was one. */
+  readonly epoch?: number | undefined;
   readonly cause?: unknown;
 }
 
 /** Every error of this library. `code` is stable; the message names the operation, the peer and the phase. */
-export class PcclError extends Error {
+export abstract class PcclError extends Error {
   readonly code: PcclErrorCode;
   readonly retryable: boolean;
   /** What happened: the message without its advice. */
   readonly reason: string;
   readonly peerId: number | undefined;
+  readonly epoch: number | undefined;
 
   constructor(code: PcclErrorCode, message: string, details: PcclErrorDetails = {}) {
     const entry: CatalogueEntry = ERROR_CATALOGUE[code];
     const sentence = /[.!?]$/.test(message) ? message : `${message}.`;
     super(`${sentence} ${entry.remedy}`, details.cause === undefined ? undefined : { cause: details.cause });
-    this.name = "PcclError";
+    this.name = new.target.name;
     this.reason = sentence;
     this.code = code;
     this.retryable = entry.retryable;
     this.peerId = details.peerId;
+    this.epoch = details.epoch;
   }
 }
 
-export function isPcclErrorCode(code: unknown): code is PcclErrorCode {
-  return typeof code === "string" && Object.hasOwn(ERROR_CATALOGUE, code);
+export class InvalidArgumentError extends PcclError {
+  declare readonly code: "ERR_PCCL_INVALID_ARGUMENT";
+}
+
+export class UnknownOptionError extends PcclError {
+  declare readonly code: "ERR_PCCL_UNKNOWN_OPTION";
+}
+
+export class BufferInUseError extends PcclError {
+  declare readonly code: "ERR_PCCL_BUFFER_IN_USE";
+}
+
+export class TagInUseError extends PcclError {
+  declare readonly code: "ERR_PCCL_TAG_IN_USE";
+}
+
+export class TooManyOpsError extends PcclError {
+  declare readonly code: "ERR_PCCL_TOO_MANY_OPS";
+}
+
+export class OpsInFlightError extends PcclError {
+  declare readonly code: "ERR_PCCL_OPS_IN_FLIGHT";
+}
+
+export class CallInProgressError extends PcclError {
+  declare readonly code: "ERR_PCCL_CALL_IN_PROGRESS";
+}
+
+export class NotInstalledError extends PcclError {
+  declare readonly code: "ERR_PCCL_NOT_INSTALLED";
+}
+
+export class DescriptorMismatchError extends PcclError {
+  declare readonly code: "ERR_PCCL_DESCRIPTOR_MISMATCH";
+}
+
+export class CallMismatchError extends PcclError {
+  declare readonly code: "ERR_PCCL_CALL_MISMATCH";
+}
+
+export class PeerLostError extends PcclError {
+  declare readonly code: "ERR_PCCL_PEER_LOST";
+}
+
+export class CancelledError extends PcclError {
+  declare readonly code: "ERR_PCCL_CANCELLED";
+}
+
+export class ClosedError extends PcclError {
+  declare readonly code: "ERR_PCCL_CLOSED";
+}
+
+export class CoordinatorUnreachableError extends PcclError {
+  declare readonly code: "ERR_PCCL_COORDINATOR_UNREACHABLE";
+}
+
+export class CoordinatorLostError extends PcclError {
+  declare readonly code: "ERR_PCCL_COORDINATOR_LOST";
+}
+
+export class VersionMismatchError extends PcclError {
+  declare readonly code: "ERR_PCCL_VERSION_MISMATCH";
+}
+
+export class RemovedError extends PcclError {
+  declare readonly code: "ERR_PCCL_REMOVED";
+}
+
+export class PcclTimeoutError extends PcclError {
+  declare readonly code: "ERR_PCCL_TIMEOUT";
+}
+
+export class ListenFailedError extends PcclError {
+  declare readonly code: "ERR_PCCL_LISTEN_FAILED";
+}
+
+export class StateMismatchError extends PcclError {
+  declare readonly code: "ERR_PCCL_STATE_MISMATCH";
+}
+
+export class StateRevisionError extends PcclError {
+  declare readonly code: "ERR_PCCL_STATE_REVISION";
+}
+
+export class StateLostError extends PcclError {
+  declare readonly code: "ERR_PCCL_STATE_LOST";
+}
+
+export class StateFetchFailedError extends PcclError {
+  declare readonly code: "ERR_PCCL_STATE_FETCH_FAILED";
+}
+
+export class LayoutMismatchError extends PcclError {
+  declare readonly code: "ERR_PCCL_LAYOUT_MISMATCH";
+}
+
+export class NotFiniteError extends PcclError {
+  declare readonly code: "ERR_PCCL_NOT_FINITE";
+}
+
+export class NativeLoadError extends PcclError {
+  declare readonly code: "ERR_PCCL_NATIVE_LOAD";
+}
+
+export class InternalError extends PcclError {
+  declare readonly code: "ERR_PCCL_INTERNAL";
+}
+
+type ErrorClass<Code extends PcclErrorCode> = new (
+  ...parameters: ConstructorParameters<typeof PcclError>
+) => PcclError & { readonly code: Code };
+
+/** The class of each code: a code without one, or with that of another code, doesn't compile. */
+export const ERROR_CLASSES: { readonly [Code in PcclErrorCode]: ErrorClass<Code> } = {
+  ERR_PCCL_INVALID_ARGUMENT: InvalidArgumentError,
+  ERR_PCCL_UNKNOWN_OPTION: UnknownOptionError,
+  ERR_PCCL_BUFFER_IN_USE: BufferInUseError,
+  ERR_PCCL_TAG_IN_USE: TagInUseError,
+  ERR_PCCL_TOO_MANY_OPS: TooManyOpsError,
+  ERR_PCCL_OPS_IN_FLIGHT: OpsInFlightError,
+  ERR_PCCL_CALL_IN_PROGRESS: CallInProgressError,
+  ERR_PCCL_NOT_INSTALLED: NotInstalledError,
+  ERR_PCCL_DESCRIPTOR_MISMATCH: DescriptorMismatchError,
+  ERR_PCCL_CALL_MISMATCH: CallMismatchError,
+  ERR_PCCL_PEER_LOST: PeerLostError,
+  ERR_PCCL_CANCELLED: CancelledError,
+  ERR_PCCL_CLOSED: ClosedError,
+  ERR_PCCL_COORDINATOR_UNREACHABLE: CoordinatorUnreachableError,
+  ERR_PCCL_COORDINATOR_LOST: CoordinatorLostError,
+  ERR_PCCL_VERSION_MISMATCH: VersionMismatchError,
+  ERR_PCCL_REMOVED: RemovedError,
+  ERR_PCCL_TIMEOUT: PcclTimeoutError,
+  ERR_PCCL_LISTEN_FAILED: ListenFailedError,
+  ERR_PCCL_STATE_MISMATCH: StateMismatchError,
+  ERR_PCCL_STATE_REVISION: StateRevisionError,
+  ERR_PCCL_STATE_LOST: StateLostError,
+  ERR_PCCL_STATE_FETCH_FAILED: StateFetchFailedError,
+  ERR_PCCL_LAYOUT_MISMATCH: LayoutMismatchError,
+  ERR_PCCL_NOT_FINITE: NotFiniteError,
+  ERR_PCCL_NATIVE_LOAD: NativeLoadError,
+  ERR_PCCL_INTERNAL: InternalError,
+};
+
+/** An error of the code's class. `message` says what happened; the catalogue's advice is put behind it. */
+export function pcclError(code: PcclErrorCode, message: string, details?: PcclErrorDetails): PcclError {
+  return new ERROR_CLASSES[code](code, message, details);
 }

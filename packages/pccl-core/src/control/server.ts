@@ -6,7 +6,7 @@ import { randomBytes } from "node:crypto";
 import { Metadata, Server, ServerCredentials, type ServerDuplexStream } from "@grpc/grpc-js";
 import { type Address, formatAddress, parseAddress } from "../base/address.js";
 import { checkInteger, checkOptions, describe } from "../base/check.js";
-import { PcclError } from "../base/errors.js";
+import { pcclError } from "../base/errors.js";
 import { COORDINATOR_PORT, LEASE_DEFAULT_MS, LEASE_MAX_MS, LEASE_MIN_MS, PEERS_MAX } from "../base/limits.js";
 import { step } from "../membership/coordinator.js";
 import type { Endpoint } from "../membership/messages.js";
@@ -90,7 +90,7 @@ export class Coordinator {
     checkInteger(call, "leaseMs", leaseMs, LEASE_MIN_MS, LEASE_MAX_MS);
     checkInteger(call, "minPeers", minPeers, 1, PEERS_MAX);
     if (logger !== undefined && (typeof logger?.info !== "function" || typeof logger.warn !== "function")) {
-      throw new PcclError(
+      throw pcclError(
         "ERR_PCCL_INVALID_ARGUMENT",
         `${call}: logger must have the methods info and warn, got ${describe(logger)}.`,
       );
@@ -108,7 +108,7 @@ export class Coordinator {
         if (error === null) resolve(bound);
         else {
           reject(
-            new PcclError(
+            pcclError(
               "ERR_PCCL_LISTEN_FAILED",
               `${call}: can't listen on ${formatAddress(requested)}: ${error.message}.`,
               { cause: error },

@@ -3,7 +3,7 @@
  * steps; an outer step then averages how far the peers have moved and takes one step of an outer optimizer with it.
  */
 import { checkInteger, checkNumber, checkOptions, checkSignal, describe } from "../base/check.js";
-import { PcclError } from "../base/errors.js";
+import { PcclError, pcclError } from "../base/errors.js";
 import { Communicator } from "../peer/communicator.js";
 import { SharedState } from "../peer/shared-state.js";
 import type { SyncResult } from "../peer/state-sync.js";
@@ -78,14 +78,14 @@ export class DiLoCo {
     const call = "DiLoCo.join";
     checkOptions(call, options, ["parameters", "innerSteps", "outer", "signal"]);
     if (!(communicator instanceof Communicator)) {
-      throw new PcclError(
+      throw pcclError(
         "ERR_PCCL_INVALID_ARGUMENT",
         `${call}: the first argument must be a Communicator, got ${describe(communicator)}.`,
       );
     }
     const source = options?.parameters;
     if (typeof source?.read !== "function" || typeof source.write !== "function") {
-      throw new PcclError(
+      throw pcclError(
         "ERR_PCCL_INVALID_ARGUMENT",
         `${call}: parameters must be a ParameterSource (layout, read, write), got ${describe(source)}.`,
       );
@@ -167,7 +167,7 @@ export class DiLoCo {
     const call = "diloco.outerStep";
     if (this.#failure !== undefined) throw this.#failure.error;
     if (this.#running) {
-      throw new PcclError("ERR_PCCL_CALL_IN_PROGRESS", `${call}: an outer step of this peer is in progress.`);
+      throw pcclError("ERR_PCCL_CALL_IN_PROGRESS", `${call}: an outer step of this peer is in progress.`);
     }
     this.#running = true;
     try {
@@ -203,7 +203,7 @@ export class DiLoCo {
       ),
     );
     const [reduction] = results;
-    if (reduction === undefined) throw new PcclError("ERR_PCCL_INTERNAL", "allReduceAll gave no result.");
+    if (reduction === undefined) throw pcclError("ERR_PCCL_INTERNAL", "allReduceAll gave no result.");
     const [lossMean = 0, lossShare = 0] = this.#reduced.subarray(length);
     const loss = lossShare === 0 ? undefined : lossMean / lossShare;
     this.#optimizer.step(this.#parameters, this.#momentum, this.#delta());
@@ -275,7 +275,7 @@ export class DiLoCo {
     for (const { name, length } of this.#layout) {
       for (let i = start; i < start + length; i++) {
         if (Number.isFinite(values[i])) continue;
-        throw new PcclError(
+        throw pcclError(
           "ERR_PCCL_NOT_FINITE",
           `diloco: parameter "${name}" has the value ${values[i]} at element ${i - start}.`,
         );

@@ -4,7 +4,7 @@
  * back can be trained.
  */
 import { describe } from "../base/check.js";
-import { PcclError } from "../base/errors.js";
+import { type PcclError, pcclError } from "../base/errors.js";
 import { STATE_NAME_BYTES_MAX, STATE_TENSORS_MAX } from "../base/limits.js";
 
 export interface ParameterSpan {
@@ -134,7 +134,7 @@ export function fromViews(views: Readonly<Record<string, Float32Array>>): Parame
     for (const [index, [name, view]] of named.entries()) {
       const { length } = layout[index] as ParameterSpan;
       if (view.length !== length) {
-        throw new PcclError(
+        throw pcclError(
           "ERR_PCCL_LAYOUT_MISMATCH",
           `${call} ${direction}: "${name}" had ${length} elements and now has ${view.length} (was its buffer transferred?).`,
         );
@@ -172,5 +172,5 @@ function isShape(shape: unknown): shape is readonly number[] {
 }
 
 function invalid(message: string): PcclError {
-  return new PcclError("ERR_PCCL_INVALID_ARGUMENT", message);
+  return pcclError("ERR_PCCL_INVALID_ARGUMENT", message);
 }

@@ -3,7 +3,7 @@ import { setMaxListeners } from "node:events";
 import type { InstalledView, ReduceOp } from "@pccl/bindings";
 import { formatAddress, isLoopback, parseAddress } from "../base/address.js";
 import { checkInteger, checkOneOf, checkOptions, checkSignal, describe } from "../base/check.js";
-import { PcclError } from "../base/errors.js";
+import { PcclError, pcclError } from "../base/errors.js";
 import { COORDINATOR_PORT, GROUP_MAX, OPS_IN_FLIGHT_MAX } from "../base/limits.js";
 import type { SyncStrategy } from "../membership/messages.js";
 import { ControlSession } from "./control-session.js";
@@ -86,7 +86,7 @@ export async function connect(address: string, options: ConnectOptions = {}): Pr
   const signal = checkSignal("connect", options.signal);
   signal?.throwIfAborted();
   if (options.onPending !== undefined && typeof options.onPending !== "function") {
-    throw new PcclError(
+    throw pcclError(
       "ERR_PCCL_INVALID_ARGUMENT",
       `connect: onPending must be a function, got ${describe(options.onPending)}.`,
     );
@@ -278,7 +278,7 @@ export class Communicator {
   async syncSharedState(state: SharedState, options: SyncOptions = {}): Promise<SyncResult> {
     checkOptions("syncSharedState", options, ["strategy"]);
     if (!(state instanceof SharedState)) {
-      throw new PcclError(
+      throw pcclError(
         "ERR_PCCL_INVALID_ARGUMENT",
         `syncSharedState: state must be a SharedState, got ${describe(state)}.`,
       );
@@ -353,7 +353,7 @@ export class Communicator {
     this.#checkUsable(call);
     if (this.#controlCall !== undefined) throw callInProgress(call, this.#controlCall.name);
     if (!besideOps && this.#ops.inFlight > 0) {
-      throw new PcclError(
+      throw pcclError(
         "ERR_PCCL_OPS_IN_FLIGHT",
         `${call}: ${this.#ops.inFlight} op(s) of this peer are in flight.`,
       );
@@ -368,7 +368,7 @@ export class Communicator {
 
   #checkUsable(call: string): void {
     if (this.#ended !== undefined) {
-      throw new PcclError(this.#ended.code, `${call}: ${this.#ended.reason}`, { cause: this.#ended });
+      throw pcclError(this.#ended.code, `${call}: ${this.#ended.reason}`, { cause: this.#ended });
     }
   }
 
@@ -376,7 +376,7 @@ export class Communicator {
   #view(): InstalledView {
     if (this.#ended === undefined) this.#lastView = this.#ops.engine.view();
     if (this.#lastView === undefined) {
-      throw new PcclError("ERR_PCCL_NOT_INSTALLED", "The peer has not been admitted.");
+      throw pcclError("ERR_PCCL_NOT_INSTALLED", "The peer has not been admitted.");
     }
     return this.#lastView;
   }
@@ -389,12 +389,12 @@ export class Communicator {
   }
 
   async #close(): Promise<void> {
-    const closed = new PcclError("ERR_PCCL_CLOSED", "The communicator was closed.");
+    const closed = pcclError("ERR_PCCL_CLOSED", "The communicator was closed.");
     this.#end(closed);
     await this.#session.close(closed);
   }
 }
 
 function callInProgress(call: string, other: string): PcclError {
-  return new PcclError("ERR_PCCL_CALL_IN_PROGRESS", `${call}: ${other} of this peer is in progress.`);
+  return pcclError("ERR_PCCL_CALL_IN_PROGRESS", `${call}: ${other} of this peer is in progress.`);
 }

@@ -1,7 +1,7 @@
 /** The main thread's side of the control session: starts its worker thread, and turns replies into promises. */
 import { setTimeout as delay } from "node:timers/promises";
 import { Worker } from "node:worker_threads";
-import { isPcclErrorCode, PcclError } from "../base/errors.js";
+import { isPcclErrorCode, type PcclError, pcclError } from "../base/errors.js";
 import type {
   SessionError,
   SessionNotice,
@@ -59,11 +59,11 @@ export class ControlSession {
     this.#worker.on("message", (notice: SessionNotice) => this.#onNotice(notice));
     this.#worker.on("error", (error) =>
       this.#end(
-        new PcclError("ERR_PCCL_INTERNAL", `The control session failed: ${error.message}.`, { cause: error }),
+        pcclError("ERR_PCCL_INTERNAL", `The control session failed: ${error.message}.`, { cause: error }),
       ),
     );
     this.#worker.on("exit", (code) =>
-      this.#end(new PcclError("ERR_PCCL_INTERNAL", `The control session's thread ended with code ${code}.`)),
+      this.#end(pcclError("ERR_PCCL_INTERNAL", `The control session's thread ended with code ${code}.`)),
     );
   }
 
@@ -137,5 +137,5 @@ export class ControlSession {
 }
 
 function sessionError({ code, message, peerId }: SessionError): PcclError {
-  return new PcclError(isPcclErrorCode(code) ? code : "ERR_PCCL_INTERNAL", message, { peerId });
+  return pcclError(isPcclErrorCode(code) ? code : "ERR_PCCL_INTERNAL", message, { peerId });
 }

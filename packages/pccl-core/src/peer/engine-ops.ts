@@ -7,7 +7,7 @@ import {
   type NativeError,
   type OpEvent,
 } from "@pccl/bindings";
-import { isPcclErrorCode, PcclError } from "../base/errors.js";
+import { isPcclErrorCode, type PcclError, pcclError } from "../base/errors.js";
 
 export type OpDone = Extract<OpEvent, { type: "op-done" }>;
 
@@ -66,7 +66,7 @@ export class EngineOps {
     this.engine.close();
     // The engine's own events for these ops come later, and without the reason.
     for (const op of this.#pending.values()) {
-      op.reject(new PcclError(error.code, `${op.call}: ${error.reason}`, { cause: error }));
+      op.reject(pcclError(error.code, `${op.call}: ${error.reason}`, { cause: error }));
     }
     this.#pending.clear();
   }
@@ -105,7 +105,7 @@ function toPcclError(error: unknown, call: string): PcclError {
   const named = message.startsWith(NATIVE_NAME)
     ? `allReduce${message.slice(NATIVE_NAME.length)}`
     : `${call}: ${message}`;
-  return new PcclError(isPcclErrorCode(code) ? code : "ERR_PCCL_INTERNAL", named, {
+  return pcclError(isPcclErrorCode(code) ? code : "ERR_PCCL_INTERNAL", named, {
     peerId,
     cause: error instanceof Error ? error : undefined,
   });

@@ -1,7 +1,7 @@
 /** An all-reduce as users write it, and the checks that it passes before anything is started. */
 import type { ReduceOp } from "@pccl/bindings";
 import { checkOneOf, checkOptions, describe } from "../base/check.js";
-import { PcclError } from "../base/errors.js";
+import { pcclError } from "../base/errors.js";
 import { checkTensor, type Tensor } from "./tensor.js";
 
 export interface AllReduceCall {
@@ -28,7 +28,7 @@ export function checkReduce(call: string, { send, recv, op, tag }: AllReduceCall
   const source = checkTensor(call, "send", send, 1);
   const target = recv === undefined ? source : checkTensor(call, "recv", recv, 1);
   if (source.constructor !== target.constructor || source.length !== target.length) {
-    throw new PcclError(
+    throw pcclError(
       "ERR_PCCL_INVALID_ARGUMENT",
       `${call}: send (${source.constructor.name} of ${source.length}) and recv (${target.constructor.name} of ` +
         `${target.length}) must have the same type and length.`,
@@ -45,21 +45,18 @@ export function checkReduce(call: string, { send, recv, op, tag }: AllReduceCall
 /** All of a list, whose tags must differ, since any of them may run at the same time. */
 export function checkReduceList(call: string, calls: readonly AllReduceCall[]): CheckedReduce[] {
   if (!Array.isArray(calls)) {
-    throw new PcclError(
-      "ERR_PCCL_INVALID_ARGUMENT",
-      `${call}: calls must be an array, got ${describe(calls)}.`,
-    );
+    throw pcclError("ERR_PCCL_INVALID_ARGUMENT", `${call}: calls must be an array, got ${describe(calls)}.`);
   }
   const tags = new Set<bigint>();
   return Array.from(calls as readonly (AllReduceCall | undefined)[], (entry, index) => {
     const name = `${call}: calls[${index}]`;
     if (entry === undefined) {
-      throw new PcclError("ERR_PCCL_INVALID_ARGUMENT", `${name} is undefined; it must be { send, … }.`);
+      throw pcclError("ERR_PCCL_INVALID_ARGUMENT", `${name} is undefined; it must be { send, … }.`);
     }
     checkOptions(name, entry, ["send", "recv", "op", "tag"]);
     const checked = checkReduce(name, { ...entry, tag: entry.tag ?? index });
     if (tags.has(checked.tag)) {
-      throw new PcclError("ERR_PCCL_INVALID_ARGUMENT", `${name}: tag ${checked.tag} is there twice.`);
+      throw pcclError("ERR_PCCL_INVALID_ARGUMENT", `${name}: tag ${checked.tag} is there twice.`);
     }
     tags.add(checked.tag);
     return checked;
@@ -69,7 +66,7 @@ export function checkReduceList(call: string, calls: readonly AllReduceCall[]): 
 function checkTag(call: string, tag: unknown): bigint {
   const value = typeof tag === "number" && Number.isSafeInteger(tag) ? BigInt(tag) : tag;
   if (typeof value !== "bigint" || value < 0n || value > TAG_MAX) {
-    throw new PcclError(
+    throw pcclError(
       "ERR_PCCL_INVALID_ARGUMENT",
       `${call}: tag must be an integer from 0 to 2^64-1, got ${describe(tag)}.`,
     );

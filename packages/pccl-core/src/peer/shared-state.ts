@@ -1,6 +1,6 @@
 /** Named tensors that must hold the same bytes on every peer of a group, with a revision. */
 import { checkInteger, checkOptions, describe } from "../base/check.js";
-import { PcclError } from "../base/errors.js";
+import { pcclError } from "../base/errors.js";
 import { STATE_NAME_BYTES_MAX, STATE_TENSORS_MAX } from "../base/limits.js";
 import { checkTensor, type Tensor } from "./tensor.js";
 
@@ -20,7 +20,7 @@ export class SharedState {
   constructor(tensors: Readonly<Record<string, Tensor>>, options: SharedStateOptions) {
     checkOptions("new SharedState", options, ["revision"]);
     if (typeof tensors !== "object" || tensors === null) {
-      throw new PcclError(
+      throw pcclError(
         "ERR_PCCL_INVALID_ARGUMENT",
         `new SharedState: tensors must be an object of named arrays, got ${describe(tensors)}.`,
       );

@@ -1,7 +1,7 @@
 /** What counts as a tensor at the public surface, and the checks every call makes before native code sees one. */
 import type { DType, Tensor } from "@pccl/bindings";
 import { describe } from "../base/check.js";
-import { PcclError } from "../base/errors.js";
+import { pcclError } from "../base/errors.js";
 
 export type { DType, Tensor };
 
@@ -18,26 +18,26 @@ export function checkTensor(call: string, name: string, value: unknown, minLengt
   const isTensor =
     value instanceof Float32Array || value instanceof Float64Array || value instanceof Int32Array;
   if (!isTensor) {
-    throw new PcclError(
+    throw pcclError(
       "ERR_PCCL_INVALID_ARGUMENT",
       `${call}: ${name} must be a Float32Array, Float64Array or Int32Array, got ${describe(value)}.`,
     );
   }
   const buffer = value.buffer as ArrayBufferLike & { resizable?: boolean; growable?: boolean };
   if (buffer.resizable === true || buffer.growable === true) {
-    throw new PcclError(
+    throw pcclError(
       "ERR_PCCL_INVALID_ARGUMENT",
       `${call}: ${name} lies in a resizable buffer, which may move; copy it into a plain array.`,
     );
   }
   if (isDetached(value)) {
-    throw new PcclError(
+    throw pcclError(
       "ERR_PCCL_INVALID_ARGUMENT",
       `${call}: ${name} has been detached (its buffer was transferred away).`,
     );
   }
   if (value.length < minLength) {
-    throw new PcclError(
+    throw pcclError(
       "ERR_PCCL_INVALID_ARGUMENT",
       `${call}: ${name} must have at least ${minLength} element${minLength === 1 ? "" : "s"}, got ${value.length}.`,
     );
