@@ -104,10 +104,8 @@ export interface SessionState {
   preparing: { readonly view: View; ready: boolean } | undefined;
   /** Requests that a message of the coordinator will answer; their ids are the wire's request ids. */
   readonly open: Map<number, SessionRequest["kind"]>;
-  /** A sync from its plan to its end: between the two requests it may fail with nobody to tell. */
-  sync:
-    | { readonly offerId: number; doneId: number | undefined; failure: SessionError | undefined }
-    | undefined;
+  /** A sync from its plan to its end. */
+  sync: { readonly offerId: number; doneId: number | undefined } | undefined;
   leaveId: number | undefined;
   end: SessionError | undefined;
 }
@@ -332,7 +330,7 @@ function onNumbered(state: SessionState, turn: Turn, message: CoordinatorMessage
     case "sync-plan": {
       const { requestId, revision, source, fetches } = message;
       if (!state.open.has(requestId)) return;
-      state.sync = { offerId: requestId, doneId: undefined, failure: undefined };
+      state.sync = { offerId: requestId, doneId: undefined };
       return answer(state, turn, requestId, "sync-offer", { revision, source, fetches });
     }
     case "sync-complete": {
@@ -486,15 +484,9 @@ function onRequest(state: SessionState, turn: Turn, request: SessionRequest): vo
     case "sync-done": {
       const { sync } = state;
       if (sync === undefined || sync.doneId !== undefined) {
-        return replyError(
-          turn,
-          id,
-          error("ERR_PCCL_INTERNAL", "sync-done: no sync has a plan to be done with."),
-        );
-      }
-      if (sync.failure !== undefined) {
-        state.sync = undefined;
-        return replyError(turn, id, sync.failure);
+        // The group's sync may just have failed: the notice of that crosses this request.
+        const over = "sync-done: no sync is waiting for it.";
+        return replyError(turn, id, error("ERR_PCCL_STATE_FETCH_FAILED", over));
       }
       sync.doneId = id;
       state.open.set(id, kind);
@@ -513,11 +505,10 @@ function onCallFailed(
   if (state.open.delete(requestId)) return replyError(turn, requestId, failure);
   const { sync } = state;
   if (sync?.offerId !== requestId) return;
+  state.sync = undefined;
   if (sync.doneId === undefined) {
-    sync.failure = failure;
     notify(turn, { kind: "sync-failed", offerId: requestId, error: failure });
   } else {
-    state.sync = undefined;
     state.open.delete(sync.doneId);
     replyError(turn, sync.doneId, failure);
   }
