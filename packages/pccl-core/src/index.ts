@@ -35,17 +35,17 @@ export {
   UnknownOptionError,
   VersionMismatchError,
 } from "./base/errors.js";
+export type { CallOptions } from "./peer/call-limits.js";
 export {
   type AllReduceAllOptions,
-  type AllReduceAllResult,
   type AllReduceOptions,
-  type AllReduceResult,
   Communicator,
-  type ConnectOptions,
-  connect,
   type SyncOptions,
 } from "./peer/communicator.js";
-export type { AllReduceCall } from "./peer/reduce-call.js";
+export { type ConnectOptions, connect } from "./peer/connect.js";
+export type { CommunicatorEvents, EpochEvent, PeerJoinedEvent, PeerLostEvent } from "./peer/events.js";
+export type { AllReduceCall, AllReduceResult } from "./peer/reduce-call.js";
+export type { AllReduceAllResult } from "./peer/reduce-list.js";
 export { SharedState, type SharedStateOptions } from "./peer/shared-state.js";
 export type { SyncResult } from "./peer/state-sync.js";
 export type { DType, Tensor } from "./peer/tensor.js";

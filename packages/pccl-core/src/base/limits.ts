@@ -23,8 +23,19 @@ export const PREPARE_ATTEMPTS_MAX = 3;
 export const PEERS_MAX = 4_096;
 export const GROUP_MAX: number = 2 ** 32 - 1;
 
-/** Ops in flight on one peer; native/src/base/limits.h has the same number. */
-export const OPS_IN_FLIGHT_MAX = 16;
+/** The longest time that a Node timer can wait for. */
+export const TIMEOUT_MAX_MS: number = 2 ** 31 - 1;
+
+/** How long to keep trying to reach the coordinator: at first, and when it is gone later. */
+export const CONNECT_TIMEOUT_DEFAULT_MS = 10_000;
+export const COORDINATOR_TIMEOUT_DEFAULT_MS = 60_000;
+
+/** Ops in flight on one peer; native/src/base/limits.h has the same numbers. */
+export const OPS_IN_FLIGHT_DEFAULT = 16;
+export const OPS_IN_FLIGHT_MAX = 256;
+
+/** TCP connections that make up one link; native/src/base/limits.h has the same number. */
+export const CONNECTIONS_PER_PEER_MAX = 64;
 
 /** Tensors of one shared state, and bytes of one name. */
 export const STATE_TENSORS_MAX = 65_536;

@@ -1,68 +1,38 @@
 /** A peer's handle on the world: collectives, topology and shared state. */
-import { setMaxListeners } from "node:events";
 import type { InstalledView, ReduceOp } from "@pccl/bindings";
-import { formatAddress, isLoopback, parseAddress } from "../base/address.js";
-import { checkInteger, checkOneOf, checkOptions, checkSignal, describe } from "../base/check.js";
-import { PcclError, pcclError } from "../base/errors.js";
-import { COORDINATOR_PORT, GROUP_MAX, OPS_IN_FLIGHT_MAX } from "../base/limits.js";
+import { checkInteger, checkOneOf, checkOptions, describe } from "../base/check.js";
+import { type PcclError, pcclError } from "../base/errors.js";
 import type { SyncStrategy } from "../membership/messages.js";
-import { ControlSession } from "./control-session.js";
-import { EngineOps } from "./engine-ops.js";
-import { type AllReduceCall, type CheckedReduce, checkReduce, checkReduceList } from "./reduce-call.js";
+import { CALL_OPTION_KEYS, type CallOptions, limited } from "./call-limits.js";
+import type { ControlSession } from "./control-session.js";
+import type { EngineOps } from "./engine-ops.js";
+import { checkListener, type CommunicatorEvents, Events } from "./events.js";
+import {
+  type AllReduceCall,
+  type AllReduceResult,
+  type CheckedReduce,
+  checkReduce,
+  checkReduceList,
+} from "./reduce-call.js";
+import { type AllReduceAllResult, reduceList } from "./reduce-list.js";
+import type { InstalledNotice } from "./session-protocol.js";
 import { SharedState } from "./shared-state.js";
 import { type SyncResult, syncWithGroup } from "./state-sync.js";
 import type { Tensor } from "./tensor.js";
 
-export interface ConnectOptions {
-  /** Peers with the same number reduce and sync with each other. Default 0. */
-  readonly group?: number;
-  /**
-   * HOST:PORT to bind for data from other peers; port 0 chooses a free one. Default: 127.0.0.1:0 when the
-   * coordinator is on loopback, else 0.0.0.0:0.
-   */
-  readonly listen?: string;
-  /** HOST or HOST:PORT where other peers reach this one. Default: the address that the coordinator sees. */
-  readonly advertise?: string;
-  /** How long to keep trying to reach the coordinator, in milliseconds. Default 10,000. */
-  readonly connectTimeoutMs?: number;
-  /** Gives up waiting for the coordinator or for admission. */
-  readonly signal?: AbortSignal;
-  /** Called once registered, with this peer's id, while the members' consent is awaited. */
-  readonly onPending?: (peerId: number) => void;
-}
-
-export interface AllReduceOptions {
+export interface AllReduceOptions extends CallOptions {
   /** Default "sum". */
   readonly op?: ReduceOp;
   /** Names the op among concurrent ones; 0 to 2^64-1, the same on every peer. Default 0. */
   readonly tag?: bigint | number;
-  /** Withdraws the op if this peer hasn't finished its part. */
-  readonly signal?: AbortSignal;
 }
 
-export interface AllReduceResult {
-  /** Peers whose contributions are in the result. */
-  readonly worldSize: number;
-  /** Bytes of tensor data, with their frames' headers, that this peer sent and received for the op. */
-  readonly txBytes: number;
-  readonly rxBytes: number;
-  readonly seconds: number;
-}
-
-export interface AllReduceAllOptions {
-  /** Ops in flight at once. Default 8. */
+export interface AllReduceAllOptions extends CallOptions {
+  /** Ops in flight at once, 1 to connect's `maxOpsInFlight`. Default 8, or that if it is less. */
   readonly maxInFlight?: number;
-  readonly signal?: AbortSignal;
 }
 
-export interface AllReduceAllResult {
-  /** In the order of the calls. A `worldSize` of 1 says that no other peer was left. */
-  readonly results: readonly AllReduceResult[];
-  /** Attempts that were aborted by a change of membership and made again. */
-  readonly retriedOps: number;
-}
-
-export interface SyncOptions {
+export interface SyncOptions extends CallOptions {
   /**
    * "enforce-popular" (default): takes part in electing the content. "receive-only": never a source.
    * "send-only": this content must win, and may start a group again whose holders are all gone.
@@ -70,88 +40,38 @@ export interface SyncOptions {
   readonly strategy?: SyncStrategy;
 }
 
-const CONNECT_KEYS = ["group", "listen", "advertise", "connectTimeoutMs", "signal", "onPending"] as const;
 const STRATEGIES = ["enforce-popular", "receive-only", "send-only"] as const;
-
-/**
- * Registers with the coordinator at HOST:PORT (default port 48148) and resolves once admitted: at once in an
- * empty world, else when every member has called `updateTopology`.
- *
- * Rejects with ERR_PCCL_COORDINATOR_UNREACHABLE, ERR_PCCL_VERSION_MISMATCH, ERR_PCCL_LISTEN_FAILED, or the
- * reason of `signal`; nothing is left running then.
- */
-export async function connect(address: string, options: ConnectOptions = {}): Promise<Communicator> {
-  checkOptions("connect", options, CONNECT_KEYS);
-  const coordinator = parseAddress("connect", address, COORDINATOR_PORT);
-  const signal = checkSignal("connect", options.signal);
-  signal?.throwIfAborted();
-  if (options.onPending !== undefined && typeof options.onPending !== "function") {
-    throw pcclError(
-      "ERR_PCCL_INVALID_ARGUMENT",
-      `connect: onPending must be a function, got ${describe(options.onPending)}.`,
-    );
-  }
-  const local = isLoopback(coordinator.host) ? "127.0.0.1:0" : "0.0.0.0:0";
-  const listen = parseAddress("connect: listen", options.listen ?? local, 0);
-  const group = checkInteger("connect", "group", options.group ?? 0, 0, GROUP_MAX);
-  const connectTimeoutMs = checkInteger(
-    "connect",
-    "connectTimeoutMs",
-    options.connectTimeoutMs ?? 10_000,
-    1,
-    2 ** 31 - 1,
-  );
-  const advertise =
-    options.advertise === undefined ? undefined : parseAddress("connect: advertise", options.advertise, 0);
-  const anyAddress = listen.host === "0.0.0.0" || listen.host === "::";
-
-  const ops = new EngineOps(listen);
-  const port = ops.engine.port;
-  const communicator = new Communicator(ops, (hooks) => {
-    return new ControlSession(
-      {
-        engineId: ops.engine.id,
-        coordinator: formatAddress(coordinator),
-        group,
-        advertise: {
-          host: advertise?.host ?? (anyAddress ? "" : listen.host),
-          port: advertise?.port || port,
-        },
-        connectTimeoutMs,
-      },
-      { onPending: (peerId) => options.onPending?.(peerId), ...hooks },
-    );
-  });
-  try {
-    await awaitAdmission(communicator, signal);
-    return communicator;
-  } catch (error) {
-    await communicator.close();
-    throw error;
-  }
-}
-
-/** connect's way to a step that isn't public. */
-let awaitAdmission: (communicator: Communicator, signal: AbortSignal | undefined) => Promise<void>;
+const IN_FLIGHT_DEFAULT = 8;
 
 export class Communicator {
-  static {
-    awaitAdmission = (communicator, signal) => communicator.#awaitAdmission(signal);
-  }
-
   readonly #ops: EngineOps;
   readonly #session: ControlSession;
+  readonly #events = new Events();
   /** The call to the coordinator in progress, of which there is one at a time. */
   #controlCall: { readonly name: string; readonly besideOps: boolean } | undefined;
-  #lastView: InstalledView | undefined;
+  /** Calls of allReduceAll in progress: between two of its ops there may be none in flight. */
+  #lists = 0;
+  #lastView: InstalledView;
   /** Why the communicator can't be used any more. */
   #ended: PcclError | undefined;
   #closing: Promise<void> | undefined;
 
   /** Use `connect`. */
-  constructor(ops: EngineOps, startSession: (hooks: { onEnded(error: PcclError): void }) => ControlSession) {
+  constructor(ops: EngineOps, session: ControlSession, view: InstalledNotice) {
     this.#ops = ops;
-    this.#session = startSession({ onEnded: (error) => this.#end(error) });
+    this.#session = session;
+    this.#lastView = ops.view as InstalledView;
+    ops.viewTold(view.epoch);
+    session.unref();
+    session.listen({
+      onView: (later) => {
+        this.#events.tellView(this.peerId, later);
+        ops.viewTold(later.epoch);
+      },
+      onEnded: (error) => {
+        if (this.#end(error)) this.#events.tellRemoved(error);
+      },
+    });
   }
 
   /** This peer's id: given by the coordinator, never reused while it lives. */
@@ -180,12 +100,42 @@ export class Communicator {
   }
 
   /**
+   * Listens to what happens without a call of this peer's: see CommunicatorEvents. The events of a view come before
+   * any op rejects that the view has ended, and `removed` before the calls in flight reject. Add listeners right
+   * after connect(): nothing is kept for later ones.
+   */
+  on<K extends keyof CommunicatorEvents>(name: K, listener: (...event: CommunicatorEvents[K]) => void): this {
+    checkListener("on", name, listener);
+    this.#events.on(name, listener as never);
+    return this;
+  }
+
+  once<K extends keyof CommunicatorEvents>(
+    name: K,
+    listener: (...event: CommunicatorEvents[K]) => void,
+  ): this {
+    checkListener("once", name, listener);
+    this.#events.once(name, listener as never);
+    return this;
+  }
+
+  off<K extends keyof CommunicatorEvents>(
+    name: K,
+    listener: (...event: CommunicatorEvents[K]) => void,
+  ): this {
+    checkListener("off", name, listener);
+    this.#events.off(name, listener as never);
+    return this;
+  }
+
+  /**
    * Whether newcomers wait to be admitted. Collective over all admitted peers, so that every one gets the same
    * answer; ops may be in flight meanwhile.
    */
-  async hasPendingPeers(): Promise<boolean> {
-    return await this.#control("hasPendingPeers", true, () =>
-      this.#session.request({ kind: "has-pending-peers" }),
+  async hasPendingPeers(options: CallOptions = {}): Promise<boolean> {
+    checkOptions("hasPendingPeers", options, CALL_OPTION_KEYS);
+    return await this.#control("hasPendingPeers", true, options, (signal) =>
+      this.#session.request({ kind: "has-pending-peers" }, signal),
     );
   }
 
@@ -193,9 +143,10 @@ export class Communicator {
    * This peer's consent to admit whoever is pending. Collective over all admitted peers; resolves when all have
    * called: true when a new view was installed, false when nobody was pending.
    */
-  async updateTopology(): Promise<boolean> {
-    return await this.#control("updateTopology", false, () =>
-      this.#session.request({ kind: "update-topology" }),
+  async updateTopology(options: CallOptions = {}): Promise<boolean> {
+    checkOptions("updateTopology", options, CALL_OPTION_KEYS);
+    return await this.#control("updateTopology", false, options, (signal) =>
+      this.#session.request({ kind: "update-topology" }, signal),
     );
   }
 
@@ -209,63 +160,40 @@ export class Communicator {
    * written (`recv` is unspecified). ERR_PCCL_PEER_LOST is retryable: the survivors' view is then installed.
    */
   async allReduce(send: Tensor, recv?: Tensor, options: AllReduceOptions = {}): Promise<AllReduceResult> {
-    checkOptions("allReduce", options, ["op", "tag", "signal"]);
+    checkOptions("allReduce", options, ["op", "tag", ...CALL_OPTION_KEYS]);
     const { op, tag } = options;
-    const signal = checkSignal("allReduce", options.signal);
-    return await this.#reduce(checkReduce("allReduce", { send, recv, op, tag }), signal);
+    const checked = checkReduce("allReduce", { send, recv, op, tag });
+    return await limited("allReduce", options, (signal) => this.#reduce("allReduce", checked, signal));
   }
 
   /**
    * Runs several all-reduces, at most `maxInFlight` at once, and makes each one again on the survivors when a
-   * change of membership aborts it. Every peer must pass the same list. Rejects with the first error that a
-   * retry can't cure, after withdrawing the other ops.
+   * change of membership aborts it, until all are committed or this peer is the last of its group. Every peer must
+   * pass the same list. Rejects with the first error that a retry can't cure, after withdrawing the other ops.
    */
   async allReduceAll(
     calls: readonly AllReduceCall[],
     options: AllReduceAllOptions = {},
   ): Promise<AllReduceAllResult> {
-    checkOptions("allReduceAll", options, ["maxInFlight", "signal"]);
-    const checked = checkReduceList("allReduceAll", calls);
-    const slots = checkInteger("allReduceAll", "maxInFlight", options.maxInFlight ?? 8, 1, OPS_IN_FLIGHT_MAX);
-    const signal = checkSignal("allReduceAll", options.signal);
-    signal?.throwIfAborted();
-    // Ends all of them: for the caller's reason, or because one has failed.
-    const end = new AbortController();
-    // Node warns of a leak from the eleventh listener on; here each op in flight has one.
-    setMaxListeners(OPS_IN_FLIGHT_MAX, end.signal);
-    const onAbort = (): void => end.abort(signal?.reason);
-    signal?.addEventListener("abort", onAbort, { once: true });
-    const results = new Array<AllReduceResult>(checked.length);
-    let next = 0;
-    let retriedOps = 0;
-    // An aborted op is made again in its own slot at once: then the lowest unfinished op is always in flight on
-    // every peer, whatever order they learn of the aborts in, and no two peers can wait in different ops for ever.
-    const runSlot = async (): Promise<void> => {
-      for (let index = next++; index < checked.length; index = next++) {
-        for (;;) {
-          try {
-            results[index] = await this.#reduce(checked[index] as CheckedReduce, end.signal);
-            break;
-          } catch (error) {
-            if (!(error instanceof PcclError && error.code === "ERR_PCCL_PEER_LOST")) throw error;
-            retriedOps++;
-          }
-        }
-      }
-    };
-    let firstError: { readonly error: unknown } | undefined;
-    const slot = async (): Promise<void> => {
+    const call = "allReduceAll";
+    checkOptions(call, options, ["maxInFlight", ...CALL_OPTION_KEYS]);
+    const checked = checkReduceList(call, calls);
+    const max = this.#ops.inFlightMax;
+    const slots = checkInteger(
+      call,
+      "maxInFlight",
+      options.maxInFlight ?? Math.min(IN_FLIGHT_DEFAULT, max),
+      1,
+      max,
+    );
+    return await limited(call, options, async (signal) => {
+      this.#lists++;
       try {
-        await runSlot();
-      } catch (error) {
-        firstError ??= { error };
-        end.abort(error);
+        return await reduceList((one, end) => this.#reduce(call, one, end), checked, slots, signal);
+      } finally {
+        this.#lists--;
       }
-    };
-    await Promise.all(Array.from({ length: Math.min(slots, checked.length) }, slot));
-    signal?.removeEventListener("abort", onAbort);
-    if (firstError !== undefined) throw firstError.error;
-    return { results, retriedOps };
+    });
   }
 
   /**
@@ -276,7 +204,7 @@ export class Communicator {
    * retryable error (ERR_PCCL_PEER_LOST, ERR_PCCL_STATE_FETCH_FAILED) asks for the same call again on all peers.
    */
   async syncSharedState(state: SharedState, options: SyncOptions = {}): Promise<SyncResult> {
-    checkOptions("syncSharedState", options, ["strategy"]);
+    checkOptions("syncSharedState", options, ["strategy", ...CALL_OPTION_KEYS]);
     if (!(state instanceof SharedState)) {
       throw pcclError(
         "ERR_PCCL_INVALID_ARGUMENT",
@@ -289,8 +217,8 @@ export class Communicator {
       options.strategy ?? "enforce-popular",
       STRATEGIES,
     );
-    return await this.#control("syncSharedState", false, () =>
-      syncWithGroup(this.#ops, this.#session, state, strategy),
+    return await this.#control("syncSharedState", false, options, (signal) =>
+      syncWithGroup(this.#ops, this.#session, state, strategy, signal),
     );
   }
 
@@ -307,85 +235,64 @@ export class Communicator {
     await this.close();
   }
 
-  async #awaitAdmission(signal: AbortSignal | undefined): Promise<void> {
-    if (signal === undefined) {
-      await this.#session.admitted;
-    } else {
-      let onAbort!: () => void;
-      const aborted = new Promise<never>((_resolve, reject) => {
-        onAbort = () => reject(signal.reason);
-      });
-      signal.addEventListener("abort", onAbort, { once: true });
-      try {
-        signal.throwIfAborted();
-        await Promise.race([this.#session.admitted, aborted]);
-      } finally {
-        signal.removeEventListener("abort", onAbort);
-      }
-    }
-    this.#session.unref();
-  }
-
   async #reduce(
-    { source, target, op, tag }: CheckedReduce,
+    call: string,
+    checked: CheckedReduce,
     signal: AbortSignal | undefined,
   ): Promise<AllReduceResult> {
-    this.#checkUsable("allReduce");
-    if (this.#controlCall?.besideOps === false) throw callInProgress("allReduce", this.#controlCall.name);
-    const done = await this.#ops.run(
-      `allReduce(tag ${tag})`,
-      (engine) => engine.allReduce(source, target, op, tag),
-      signal,
-    );
-    return {
-      worldSize: done.worldSize,
-      txBytes: done.txBytes,
-      rxBytes: done.rxBytes,
-      seconds: done.seconds,
-    };
+    this.#checkUsable(call);
+    if (this.#controlCall?.besideOps === false) throw callInProgress(call, this.#controlCall.name);
+    const { worldSize, epoch, txBytes, rxBytes, seconds } = await this.#ops.allReduce(checked, signal);
+    return { worldSize, epoch, txBytes, rxBytes, seconds };
   }
 
   /**
    * Runs a call that involves the coordinator. Unless it may run `besideOps`, no op may be in flight when it
    * begins, nor be started until it ends.
    */
-  async #control<T>(call: string, besideOps: boolean, body: () => Promise<T>): Promise<T> {
-    this.#checkUsable(call);
-    if (this.#controlCall !== undefined) throw callInProgress(call, this.#controlCall.name);
-    if (!besideOps && this.#ops.inFlight > 0) {
-      throw pcclError(
-        "ERR_PCCL_OPS_IN_FLIGHT",
-        `${call}: ${this.#ops.inFlight} op(s) of this peer are in flight.`,
-      );
-    }
-    this.#controlCall = { name: call, besideOps };
-    try {
-      return await body();
-    } finally {
-      this.#controlCall = undefined;
-    }
+  async #control<T>(
+    call: string,
+    besideOps: boolean,
+    options: CallOptions,
+    body: (signal: AbortSignal | undefined) => Promise<T>,
+  ): Promise<T> {
+    return await limited(call, options, async (signal) => {
+      this.#checkUsable(call);
+      if (this.#controlCall !== undefined) throw callInProgress(call, this.#controlCall.name);
+      const { inFlight } = this.#ops;
+      if (!besideOps && inFlight + this.#lists > 0) {
+        const what =
+          this.#lists > 0 ? "an allReduceAll of this peer is" : `${inFlight} op(s) of this peer are`;
+        throw pcclError("ERR_PCCL_OPS_IN_FLIGHT", `${call}: ${what} in flight.`);
+      }
+      this.#controlCall = { name: call, besideOps };
+      try {
+        return await body(signal);
+      } finally {
+        this.#controlCall = undefined;
+      }
+    });
   }
 
   #checkUsable(call: string): void {
-    if (this.#ended !== undefined) {
-      throw pcclError(this.#ended.code, `${call}: ${this.#ended.reason}`, { cause: this.#ended });
-    }
+    if (this.#ended === undefined) return;
+    const { code, reason, peerId, epoch } = this.#ended;
+    throw pcclError(code, `${call}: ${reason}`, { peerId, epoch, cause: this.#ended });
   }
 
   /** After the end the last view stays readable, for logs and reports. */
   #view(): InstalledView {
-    if (this.#ended === undefined) this.#lastView = this.#ops.engine.view();
-    if (this.#lastView === undefined) {
-      throw pcclError("ERR_PCCL_NOT_INSTALLED", "The peer has not been admitted.");
-    }
+    if (this.#ended === undefined) this.#lastView = this.#ops.view ?? this.#lastView;
     return this.#lastView;
   }
 
-  #end(error: PcclError): void {
-    if (this.#ended !== undefined) return;
-    this.#lastView = this.#ops.engine.view();
+  /** Returns whether it ended just now. */
+  #end(error: PcclError): boolean {
+    if (this.#ended !== undefined) return false;
+    this.#view();
     this.#ended = error;
     this.#ops.close(error);
+    return true;
   }
 
   async #close(): Promise<void> {

@@ -3,6 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { Worker } from "node:worker_threads";
 import { isPcclErrorCode, type PcclError, pcclError } from "../base/errors.js";
 import type {
+  InstalledNotice,
   SessionError,
   SessionNotice,
   SessionReplies,
@@ -25,25 +26,32 @@ interface PendingRequest {
 }
 
 export interface ControlSessionHooks {
-  /** Registered; waiting for the members' consent. */
-  onPending(peerId: number): void;
+  /** A later view than the one of the admission is installed. */
+  onView(view: InstalledNotice): void;
   /** The session is over, and not because of close(). */
   onEnded(error: PcclError): void;
 }
 
 export class ControlSession {
-  /** Resolves with this peer's id once the first view that holds it is installed. */
-  readonly admitted: Promise<number>;
+  /** Resolves with the first view that holds this peer, once it is installed. */
+  readonly admitted: Promise<InstalledNotice>;
   readonly #worker: Worker;
-  readonly #hooks: ControlSessionHooks;
+  readonly #onPending: (peerId: number) => void;
   readonly #pending = new Map<number, PendingRequest>();
-  #resolveAdmitted!: (peerId: number) => void;
+  /** The last sync that was offered; its controller aborts when the group's sync fails after the plan. */
+  #sync = { offerId: 0, failed: new AbortController() };
+  #hooks: ControlSessionHooks | undefined;
+  #resolveAdmitted!: (view: InstalledNotice) => void;
   #rejectAdmitted!: (error: PcclError) => void;
   #nextId = 1;
+  #peerId: number | undefined;
+  /** Of the view that was installed last. */
+  #epoch: number | undefined;
   #ended: PcclError | undefined;
 
-  constructor(data: SessionWorkerData, hooks: ControlSessionHooks) {
-    this.#hooks = hooks;
+  /** `onPending`: registered with this id; waiting for the members' consent. */
+  constructor(data: SessionWorkerData, onPending: (peerId: number) => void) {
+    this.#onPending = onPending;
     this.admitted = new Promise((resolve, reject) => {
       this.#resolveAdmitted = resolve;
       this.#rejectAdmitted = reject;
@@ -67,18 +75,47 @@ export class ControlSession {
     );
   }
 
-  /** Sends one request. While requests are open, and until admission, the thread keeps the process alive. */
-  async request<K extends keyof SessionReplies>(body: RequestBody & { kind: K }): Promise<SessionReplies[K]> {
+  /** This peer's id; undefined before it is registered. */
+  get peerId(): number | undefined {
+    return this.#peerId;
+  }
+
+  /** Aborts, with the error, when the sync that was offered last fails for the group while this peer fetches. */
+  get syncFailed(): AbortSignal {
+    return this.#sync.failed.signal;
+  }
+
+  /** From admission on. */
+  listen(hooks: ControlSessionHooks): void {
+    this.#hooks = hooks;
+    if (this.#ended !== undefined) hooks.onEnded(this.#ended);
+  }
+
+  /**
+   * Sends one request. While requests are open, and until admission, the thread keeps the process alive. An abort
+   * of `signal` withdraws it: it soon rejects with ERR_PCCL_CANCELLED, unless it was too late for that.
+   */
+  async request<K extends keyof SessionReplies>(
+    body: RequestBody & { kind: K },
+    signal?: AbortSignal,
+  ): Promise<SessionReplies[K]> {
     if (this.#ended !== undefined) throw this.#ended;
     const id = this.#nextId++;
+    if (body.kind === "sync-offer") this.#sync = { offerId: id, failed: new AbortController() };
     const reply = new Promise<SessionReplies[keyof SessionReplies]>((resolve, reject) => {
       this.#pending.set(id, { resolve, reject });
     });
+    const withdraw = (): void => {
+      if (this.#pending.has(id)) this.#post({ kind: "withdraw", target: id });
+    };
     this.#worker.ref();
-    this.#worker.postMessage({ ...body, id });
+    this.#post(body, id);
+    if (signal?.aborted === true) withdraw();
+    else signal?.addEventListener("abort", withdraw, { once: true });
     try {
       return (await reply) as SessionReplies[K];
     } finally {
+      signal?.removeEventListener("abort", withdraw);
       if (this.#pending.size === 0) this.#worker.unref();
     }
   }
@@ -102,30 +139,45 @@ export class ControlSession {
     await this.#worker.terminate();
   }
 
+  #post(body: RequestBody, id: number = this.#nextId++): void {
+    this.#worker.postMessage({ ...body, id });
+  }
+
   #onNotice(notice: SessionNotice): void {
     switch (notice.kind) {
       case "reply": {
         const request = this.#pending.get(notice.id);
         this.#pending.delete(notice.id);
-        if ("error" in notice) request?.reject(sessionError(notice.error));
+        if ("error" in notice) request?.reject(this.#toError(notice.error));
         else request?.resolve(notice.value);
         return;
       }
       case "pending":
-        return this.#hooks.onPending(notice.peerId);
+        this.#peerId = notice.peerId;
+        return this.#onPending(notice.peerId);
       case "admitted":
-        return this.#resolveAdmitted(notice.peerId);
-      case "ended":
-        return this.#end(sessionError(notice.error));
+        this.#epoch = notice.view.epoch;
+        return this.#resolveAdmitted(notice.view);
       case "installed":
+        this.#epoch = notice.view.epoch;
+        return this.#hooks?.onView(notice.view);
+      case "sync-failed":
+        if (notice.offerId === this.#sync.offerId) this.#sync.failed.abort(this.#toError(notice.error));
         return;
+      case "ended":
+        return this.#end(this.#toError(notice.error));
     }
+  }
+
+  #toError({ code, message, peerId }: SessionError): PcclError {
+    const known = isPcclErrorCode(code) ? code : "ERR_PCCL_INTERNAL";
+    return pcclError(known, message, { peerId, epoch: this.#epoch });
   }
 
   #end(error: PcclError): void {
     if (this.#ended !== undefined) return;
     this.#fail(error);
-    this.#hooks.onEnded(error);
+    this.#hooks?.onEnded(error);
   }
 
   #fail(error: PcclError): void {
@@ -134,8 +186,4 @@ export class ControlSession {
     for (const request of this.#pending.values()) request.reject(error);
     this.#pending.clear();
   }
-}
-
-function sessionError({ code, message, peerId }: SessionError): PcclError {
-  return pcclError(isPcclErrorCode(code) ? code : "ERR_PCCL_INTERNAL", message, { peerId });
 }

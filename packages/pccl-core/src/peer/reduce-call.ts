@@ -14,6 +14,17 @@ export interface AllReduceCall {
   readonly tag?: bigint | number | undefined;
 }
 
+export interface AllReduceResult {
+  /** Peers whose contributions are in the result. */
+  readonly worldSize: number;
+  /** The view that it was computed in. */
+  readonly epoch: number;
+  /** Bytes of tensor data, with their frames' headers, that this peer sent and received for the op. */
+  readonly txBytes: number;
+  readonly rxBytes: number;
+  readonly seconds: number;
+}
+
 export interface CheckedReduce {
   readonly source: Tensor;
   readonly target: Tensor;

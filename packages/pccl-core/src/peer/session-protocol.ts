@@ -3,6 +3,7 @@
  * The session holds the gRPC stream and drives the native engine's views; the Communicator holds the promises.
  */
 export type {
+  InstalledNotice,
   SessionError,
   SessionNotice,
   SessionReplies,
@@ -17,6 +18,7 @@ export interface SessionWorkerData {
   readonly group: number;
   /** Empty host: the address that the coordinator sees. */
   readonly advertise: { readonly host: string; readonly port: number };
-  /** How long to keep trying to reach the coordinator. */
+  /** How long to keep trying to reach the coordinator at first, and how long when it is gone later. */
   readonly connectTimeoutMs: number;
+  readonly coordinatorTimeoutMs: number;
 }

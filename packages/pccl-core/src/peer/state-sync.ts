@@ -1,7 +1,8 @@
 /** One sync of a SharedState: offer, election by the coordinator, fetch, verification, completion. */
+import { PcclError, pcclError } from "../base/errors.js";
 import type { SyncStrategy } from "../membership/messages.js";
 import type { ControlSession } from "./control-session.js";
-import { type EngineOps, guard } from "./engine-ops.js";
+import type { EngineOps } from "./engine-ops.js";
 import type { SyncPlanReply } from "./session-protocol.js";
 import type { SharedState } from "./shared-state.js";
 import { checkTensor, dtypeOf, type Tensor } from "./tensor.js";
@@ -27,32 +28,33 @@ export async function syncWithGroup(
   session: ControlSession,
   state: SharedState,
   strategy: SyncStrategy,
+  signal: AbortSignal | undefined,
 ): Promise<SyncResult> {
   const tensors = [...state.tensors].map(([name, tensor]) => ({
     name,
     data: checkTensor(CALL, name, tensor, 0),
   }));
-  const exported = await ops.run(CALL, (engine) => engine.exportState(tensors));
-  let released: number | undefined;
-  const release = (): number => (released ??= guard(CALL, () => ops.engine.releaseState(exported.id)));
+  const exportId = await ops.exportState(CALL, tensors, signal);
+  let txBytes: number | undefined;
   try {
-    const hashes = new Map(
-      guard(CALL, () => ops.engine.hashes(exported.id)).map(({ name, hash }) => [name, hash]),
+    const hashes = ops.hashes(CALL, exportId);
+    const plan = await session.request(
+      {
+        kind: "sync-offer",
+        revision: state.revision,
+        strategy,
+        entries: tensors.map(({ name, data }) => ({
+          name,
+          dtype: dtypeOf(data),
+          count: data.length,
+          hash: hashes.get(name) ?? "",
+        })),
+      },
+      signal,
     );
-    const plan = await session.request({
-      kind: "sync-offer",
-      revision: state.revision,
-      strategy,
-      entries: tensors.map(({ name, data }) => ({
-        name,
-        dtype: dtypeOf(data),
-        count: data.length,
-        hash: hashes.get(name) ?? "",
-      })),
-    });
-    const { shadows, rxBytes } = await fetchShadows(ops, session, state, plan);
-    const revision = await session.request({ kind: "sync-done", ok: true, reason: "" });
-    const txBytes = release();
+    const { shadows, rxBytes, revision } = await carryOut(ops, session, state, plan, signal);
+    // Before the tensors are written, which nobody may read meanwhile.
+    txBytes = ops.release(exportId);
     for (const [name, shadow] of shadows) state.tensors.get(name)?.set(shadow);
     for (const { name, hash } of plan.fetches) hashes.set(name, hash);
     state.revision = revision;
@@ -65,41 +67,55 @@ export async function syncWithGroup(
       hashes: Object.fromEntries(hashes),
     };
   } finally {
-    release();
+    if (txBytes === undefined) ops.release(exportId);
   }
 }
 
 /**
- * Fetches what the plan names into new memory: the caller's tensors change only when the whole group is through.
- * A failure is told to the group before it is thrown, so that nobody waits for this peer.
+ * Fetches what the plan names into new memory, since the caller's tensors change only when the whole group is
+ * through, and waits until it is. A failure of this peer is told to the group; one of the group ends the fetch.
  */
-async function fetchShadows(
+async function carryOut(
   ops: EngineOps,
   session: ControlSession,
   state: SharedState,
+  plan: SyncPlanReply,
+  signal: AbortSignal | undefined,
+): Promise<{ shadows: Map<string, Tensor>; rxBytes: number; revision: number }> {
+  const { syncFailed } = session;
+  const stop = signal === undefined ? syncFailed : AbortSignal.any([signal, syncFailed]);
+  try {
+    const { shadows, rxBytes } = await fetchShadows(ops, state, plan, stop).catch((error: unknown) => {
+      const reason = error instanceof PcclError ? error.reason : String(error);
+      // Its answer can only say that the sync has failed, which nobody needs to wait for.
+      if (!syncFailed.aborted) session.request({ kind: "sync-done", ok: false, reason }).catch(() => {});
+      throw error;
+    });
+    const revision = await session.request({ kind: "sync-done", ok: true, reason: "" }, signal);
+    return { shadows, rxBytes, revision };
+  } catch (error) {
+    throw syncFailed.aborted ? syncFailed.reason : error;
+  }
+}
+
+async function fetchShadows(
+  ops: EngineOps,
+  state: SharedState,
   { source, fetches }: SyncPlanReply,
+  stop: AbortSignal,
 ): Promise<{ shadows: Map<string, Tensor>; rxBytes: number }> {
   const shadows = new Map<string, Tensor>();
   if (source === undefined || fetches.length === 0) return { shadows, rxBytes: 0 };
-  try {
-    const requests = fetches.map(({ name, hash }) => {
-      const tensor = state.tensors.get(name);
-      if (tensor === undefined) throw new Error(`the plan names "${name}", which this peer doesn't have`);
-      const into = tensor.slice();
-      shadows.set(name, into);
-      return { name, hash, into };
-    });
-    const { peerId, endpoint } = source;
-    const done = await ops.run(CALL, (engine) => engine.fetchState({ peerId, ...endpoint }, requests));
-    return { shadows, rxBytes: done.rxBytes };
-  } catch (error) {
-    await session
-      .request({
-        kind: "sync-done",
-        ok: false,
-        reason: error instanceof Error ? error.message : String(error),
-      })
-      .catch(() => undefined);
-    throw error;
-  }
+  const requests = fetches.map(({ name, hash }) => {
+    const tensor = state.tensors.get(name);
+    if (tensor === undefined) {
+      throw pcclError("ERR_PCCL_INTERNAL", `${CALL}: the plan names "${name}", which this peer doesn't have`);
+    }
+    const into = tensor.slice();
+    shadows.set(name, into);
+    return { name, hash, into };
+  });
+  const { peerId, endpoint } = source;
+  const done = await ops.fetchState(CALL, { peerId, ...endpoint }, requests, stop);
+  return { shadows, rxBytes: done.rxBytes };
 }

@@ -1,0 +1,154 @@
+/** Makes a Communicator: the engine's listener, the control session, and the wait for admission. */
+import { formatAddress, isLoopback, parseAddress } from "../base/address.js";
+import { checkInteger, checkOptions, describe } from "../base/check.js";
+import { type PcclError, pcclError } from "../base/errors.js";
+import {
+  CONNECT_TIMEOUT_DEFAULT_MS,
+  CONNECTIONS_PER_PEER_MAX,
+  COORDINATOR_PORT,
+  COORDINATOR_TIMEOUT_DEFAULT_MS,
+  GROUP_MAX,
+  OPS_IN_FLIGHT_DEFAULT,
+  OPS_IN_FLIGHT_MAX,
+  TIMEOUT_MAX_MS,
+} from "../base/limits.js";
+import { CALL_OPTION_KEYS, type CallOptions, limited } from "./call-limits.js";
+import { Communicator } from "./communicator.js";
+import { ControlSession } from "./control-session.js";
+import { EngineOps } from "./engine-ops.js";
+import type { InstalledNotice } from "./session-protocol.js";
+
+/** `signal` and `timeoutMs` bound the whole of connect(), the wait for admission included. */
+export interface ConnectOptions extends CallOptions {
+  /** Peers with the same number reduce and sync with each other. Default 0. */
+  readonly group?: number;
+  /**
+   * HOST:PORT to bind for data from other peers; port 0 chooses a free one. Default: 127.0.0.1:0 when the
+   * coordinator is on loopback, else 0.0.0.0:0.
+   */
+  readonly listen?: string;
+  /** HOST or HOST:PORT where other peers reach this one. Default: the address that the coordinator sees. */
+  readonly advertise?: string;
+  /** How long to keep trying to reach the coordinator at first, in milliseconds. Default 10,000. */
+  readonly connectTimeoutMs?: number;
+  /**
+   * How long to keep trying to reach the coordinator again when it is gone later, in milliseconds, before the
+   * communicator ends with ERR_PCCL_COORDINATOR_LOST. Ops go on meanwhile. Default 60,000.
+   */
+  readonly coordinatorTimeoutMs?: number;
+  /** All-reduces that this peer may have in flight at once, 1 to 256. Default 16. */
+  readonly maxOpsInFlight?: number;
+  /**
+   * TCP connections that make up the link to each neighbour, 1 to 64, of which one suffices to go on; peers that
+   * differ use the larger number. Several help where one connection can't fill the path. Default 1.
+   */
+  readonly connectionsPerPeer?: number;
+  /** Called once registered, with this peer's id, while the members' consent is awaited. */
+  readonly onPending?: (peerId: number) => void;
+}
+
+const CONNECT_KEYS = [
+  "group",
+  "listen",
+  "advertise",
+  "connectTimeoutMs",
+  "coordinatorTimeoutMs",
+  "maxOpsInFlight",
+  "connectionsPerPeer",
+  "onPending",
+  ...CALL_OPTION_KEYS,
+] as const;
+
+/**
+ * Registers with the coordinator at HOST:PORT (default port 48148) and resolves once admitted: at once in an
+ * empty world, else when every member has called `updateTopology`.
+ *
+ * Rejects with ERR_PCCL_COORDINATOR_UNREACHABLE, ERR_PCCL_VERSION_MISMATCH, ERR_PCCL_LISTEN_FAILED,
+ * ERR_PCCL_TIMEOUT or the reason of `signal`; nothing is left running then.
+ */
+export async function connect(address: string, options: ConnectOptions = {}): Promise<Communicator> {
+  checkOptions("connect", options, CONNECT_KEYS);
+  const coordinator = formatAddress(parseAddress("connect", address, COORDINATOR_PORT));
+  const { onPending } = options;
+  if (onPending !== undefined && typeof onPending !== "function") {
+    throw pcclError(
+      "ERR_PCCL_INVALID_ARGUMENT",
+      `connect: onPending must be a function, got ${describe(onPending)}.`,
+    );
+  }
+  const listen = listenAddress(options.listen, coordinator);
+  const advertise =
+    options.advertise === undefined ? undefined : parseAddress("connect: advertise", options.advertise, 0);
+  const anyAddress = listen.host === "0.0.0.0" || listen.host === "::";
+  const integer = (name: keyof ConnectOptions, fallback: number, min: number, max: number): number =>
+    checkInteger("connect", name, options[name] ?? fallback, min, max);
+  const group = integer("group", 0, 0, GROUP_MAX);
+  const connectTimeoutMs = integer("connectTimeoutMs", CONNECT_TIMEOUT_DEFAULT_MS, 1, TIMEOUT_MAX_MS);
+  const coordinatorTimeoutMs = integer(
+    "coordinatorTimeoutMs",
+    COORDINATOR_TIMEOUT_DEFAULT_MS,
+    1,
+    TIMEOUT_MAX_MS,
+  );
+  const connectionsPerPeer = integer("connectionsPerPeer", 1, 1, CONNECTIONS_PER_PEER_MAX);
+  const opsInFlightMax = integer("maxOpsInFlight", OPS_IN_FLIGHT_DEFAULT, 1, OPS_IN_FLIGHT_MAX);
+
+  return await limited("connect", options, async (signal) => {
+    const ops = new EngineOps({ ...listen, connectionsPerPeer, opsInFlightMax });
+    const session = new ControlSession(
+      {
+        engineId: ops.engineId,
+        coordinator,
+        group,
+        advertise: {
+          host: advertise?.host ?? (anyAddress ? "" : listen.host),
+          port: advertise?.port || ops.port,
+        },
+        connectTimeoutMs,
+        coordinatorTimeoutMs,
+      },
+      (peerId) => onPending?.(peerId),
+    );
+    try {
+      const view = await admission(session, coordinator, signal);
+      return new Communicator(ops, session, view);
+    } catch (error) {
+      const closed = error as PcclError;
+      ops.close(closed);
+      await session.close(closed);
+      throw error;
+    }
+  });
+}
+
+function listenAddress(listen: string | undefined, coordinator: string): { host: string; port: number } {
+  const { host } = parseAddress("connect", coordinator, COORDINATOR_PORT);
+  return parseAddress("connect: listen", listen ?? (isLoopback(host) ? "127.0.0.1:0" : "0.0.0.0:0"), 0);
+}
+
+/** The first view; an abort of `signal` ends the wait with ERR_PCCL_CANCELLED. */
+async function admission(
+  session: ControlSession,
+  coordinator: string,
+  signal: AbortSignal | undefined,
+): Promise<InstalledNotice> {
+  if (signal === undefined) return await session.admitted;
+  let onAbort!: () => void;
+  const aborted = new Promise<never>((_resolve, reject) => {
+    onAbort = () => {
+      const { peerId } = session;
+      const reason =
+        peerId === undefined
+          ? `the coordinator at ${coordinator} hasn't registered this peer yet`
+          : `peer ${peerId}, which this one is, waits until every member calls updateTopology, or until there are ` +
+            "enough peers for the first view";
+      reject(pcclError("ERR_PCCL_CANCELLED", `connect: ${reason}`, { peerId }));
+    };
+  });
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    return await Promise.race([session.admitted, aborted]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
+}
