@@ -85,7 +85,11 @@ function carryOut(effect: SessionEffect): void {
     case "end":
       return client?.end();
     case "engine-prepare":
-      frozenOps = engine?.prepare(effect.view, effect.timeoutMs) ?? [];
+      frozenOps =
+        engine?.prepare(
+          { viewEpoch: effect.view.epoch, silenceMs: session.leaseMs, relays: [], ...effect.view },
+          effect.timeoutMs,
+        ) ?? [];
       return;
     case "engine-install":
       engine?.install(effect.epoch, effect.verdicts);
