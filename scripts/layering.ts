@@ -31,6 +31,7 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
       `${CORE}/base`,
       "@grpc/grpc-js",
       "@grpc/proto-loader",
+      "protobufjs",
       NODE,
     ],
   },

@@ -59,14 +59,12 @@ void wait_until(F condition) {
 int run_peer(Shared& shared, const Options& options, std::uint32_t rank) {
   const auto engine = pccl::Engine::create({});
   std::promise<void> linked;
-  engine->set_control({.prepared =
-                           [&](pccl::Epoch, const std::vector<pccl::LinkFailure>& failures) {
-                             if (!failures.empty()) std::fprintf(stderr, "%s\n", failures[0].reason.c_str());
-                             linked.set_value();
-                           },
-                       .link_lost = nullptr});
+  engine->set_control({.prepared = [&](pccl::Epoch, const std::vector<pccl::LinkFailure>& failures) {
+    if (!failures.empty()) std::fprintf(stderr, "%s\n", failures[0].reason.c_str());
+    linked.set_value();
+  }});
   shared.ports[rank] = engine->port();
-  pccl::View view{.epoch = 1, .self = rank + 1, .key = {}, .ring = {}, .world_size = options.peers};
+  pccl::View view{.epoch = 1, .view_epoch = 1, .self = rank + 1, .key = {}, .ring = {}, .world_size = options.peers};
   for (std::uint32_t other = 0; other < options.peers; ++other) {
     wait_until([&] { return shared.ports[other] != 0; });
     view.ring.push_back({other + 1, "127.0.0.1", shared.ports[other]});

@@ -56,7 +56,7 @@ void Cluster::kill(std::size_t rank) {
 }
 
 View Cluster::view_for(const Peer& peer) const {
-  View view{.epoch = epoch_, .self = peer.id, .key = test_key, .ring = {}, .world_size = 0};
+  View view{.epoch = epoch_, .view_epoch = epoch_, .self = peer.id, .key = test_key, .ring = {}, .world_size = 0};
   for (const auto& member : peers_) view.ring.push_back({member->id, host_, member->engine->port()});
   view.world_size = static_cast<std::uint32_t>(peers_.size());
   return view;

@@ -146,7 +146,12 @@ class WithFakePeer : public testing::Test {
   }
 
   std::vector<OpReport> prepare(Epoch epoch, bool with_fake) {
-    View view{.epoch = epoch, .self = 1, .key = test_key, .ring = {{1, "127.0.0.1", engine_->port()}}, .world_size = 2};
+    View view{.epoch = epoch,
+              .view_epoch = epoch,
+              .self = 1,
+              .key = test_key,
+              .ring = {{1, "127.0.0.1", engine_->port()}},
+              .world_size = 2};
     if (with_fake) view.ring.push_back(fake_.member());
     return engine_->prepare(view, 30'000);
   }

@@ -64,16 +64,15 @@ TEST(Views, ALostLinkIsToldOnce) {
 TEST(Views, PrepareNamesWhoCantBeReached) {
   const auto engine = Engine::create({});
   Awaited<std::vector<LinkFailure>> first, second;
-  engine->set_control(
-      {.prepared = [&](Epoch epoch,
-                       const std::vector<LinkFailure>& failures) { (epoch == 1 ? first : second).set(failures); },
-       .link_lost = nullptr});
+  engine->set_control({.prepared = [&](Epoch epoch, const std::vector<LinkFailure>& failures) {
+    (epoch == 1 ? first : second).set(failures);
+  }});
   std::uint16_t dead_port = 0;
   {
     const UniqueFd listener = listen_tcp("127.0.0.1", 0);
     dead_port = local_port(listener.get());
   }
-  View view{.epoch = 1, .self = 5, .key = test_key, .ring = {}, .world_size = 3};
+  View view{.epoch = 1, .view_epoch = 1, .self = 5, .key = test_key, .ring = {}, .world_size = 3};
   view.ring = {{6, "127.0.0.1", dead_port}, {5, "127.0.0.1", engine->port()}, {7, "127.0.0.1", dead_port}};
   engine->prepare(view, 200);
   const auto failures = first.get();
@@ -102,12 +101,12 @@ TEST(Views, HostNamesAreResolved) {
 TEST(Views, AnEarlyDialWaits) {
   const auto engine = Engine::create({});
   Awaited<std::vector<LinkFailure>> prepared;
-  engine->set_control({.prepared = [&](Epoch, const std::vector<LinkFailure>& failures) { prepared.set(failures); },
-                       .link_lost = nullptr});
+  engine->set_control({.prepared = [&](Epoch, const std::vector<LinkFailure>& failures) { prepared.set(failures); }});
   const UniqueFd early = connect_to(engine->port());
   const auto hello = encode_hello({ConnectionKind::link, 4, 1, 2, test_key});
   send_all(early.get(), hello.data(), hello.size());
   engine->prepare({.epoch = 4,
+                   .view_epoch = 4,
                    .self = 2,
                    .key = test_key,
                    .ring = {{1, "127.0.0.1", 1}, {2, "127.0.0.1", engine->port()}},

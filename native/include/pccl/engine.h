@@ -33,6 +33,7 @@ enum class ErrorCode : std::uint8_t {
   tag_in_use,           // an op with this tag is in flight
   too_many_ops,         // limit of ops in flight reached
   descriptor_mismatch,  // members called with different count, dtype or op
+  call_mismatch,        // a member waits in another call, so the op could never end
   peer_lost,            // aborted by a change of membership or links; retry
   cancelled,            // withdrawn by a member's caller
   closed,               // the engine was closed
@@ -46,24 +47,38 @@ struct Error {
   ErrorCode code;
   std::string message;
   std::optional<PeerId> peer;
+  std::optional<Epoch> epoch = {};  // of the view in which an op failed
 };
 
 struct Member {
   PeerId id = 0;
+  // Empty and 0 for members that this peer is neither linked with nor a relay for.
   std::string host;
   std::uint16_t port = 0;
+  // The member that forwards to this one; host and port are that one's then.
+  std::optional<PeerId> via = {};
+};
+
+// Two members that can't reach each other, for which this peer forwards bytes.
+struct RelayPair {
+  PeerId a = 0;
+  PeerId b = 0;
 };
 
 struct View {
-  Epoch epoch = 0;
+  Epoch epoch = 0;       // of the ring: it rises when this ring changes, and names ops and links
+  Epoch view_epoch = 0;  // of the world, as users see it
   PeerId self = 0;
   std::array<std::uint8_t, 16> key{};
   std::vector<Member> ring;  // in ring order, contains self
   std::uint32_t world_size = 0;
+  // A link on which nothing came for this long is broken.
+  std::uint32_t silence_ms = 5000;
+  std::vector<RelayPair> relays = {};
 };
 
 struct InstalledView {
-  Epoch epoch = 0;
+  Epoch epoch = 0;  // View::view_epoch
   PeerId self = 0;
   std::uint32_t rank = 0;
   std::uint32_t group_size = 0;
@@ -87,6 +102,7 @@ struct Verdict {
 struct OpResult {
   std::optional<Error> error;
   std::uint32_t world_size = 0;  // peers whose contributions are in the result of an all-reduce
+  Epoch epoch = 0;               // of the view in which an all-reduce ended
   std::uint64_t tx_bytes = 0;    // of this op's data on the links, headers included; of a fetch: its requests
   std::uint64_t rx_bytes = 0;    // likewise; of a fetch: the tensors' bytes
   double seconds = 0;            // from the call on
@@ -125,17 +141,32 @@ struct LinkFailure {
   std::string reason;
 };
 
-// What the control side hears.
+// An op for which the neighbours `missing` haven't called yet, a second after this peer has.
+struct StalledOp {
+  Epoch epoch = 0;  // of the ring
+  std::uint64_t tag = 0;
+  std::uint32_t seq = 0;
+  std::vector<PeerId> missing;
+};
+
+// What the control side hears. Epochs are those of the ring.
 struct ControlCallbacks {
   // Empty: every link of the view is up.
-  std::function<void(Epoch, const std::vector<LinkFailure>&)> prepared;
-  // A link of the installed epoch broke; once per peer and epoch. Ops that need it stay where they are.
-  std::function<void(Epoch, PeerId, const std::string& reason)> link_lost;
+  std::function<void(Epoch, const std::vector<LinkFailure>&)> prepared = {};
+  // A link of the installed epoch broke and couldn't be restored; once per peer and epoch. Ops that need it stay
+  // where they are.
+  std::function<void(Epoch, PeerId, const std::string& reason)> link_lost = {};
+  // Once per op.
+  std::function<void(const StalledOp&)> stalled = {};
 };
 
 struct EngineOptions {
   std::string host = "127.0.0.1";
   std::uint16_t port = 0;
+  // TCP connections that make up a link, 1 … 64. Of two peers that want different numbers both use the larger one.
+  std::uint32_t connections_per_peer = 1;
+  // All-reduces in flight at once, 1 … 256.
+  std::uint32_t ops_in_flight_max = 16;
 };
 
 class Engine {
@@ -152,7 +183,7 @@ class Engine {
   // call in flight may use it (buffer_in_use).
 
   // Starts in the installed epoch or, between prepare and install, waits for the next one. Members match their
-  // calls by tag and by order within the tag; at most 16 are in flight.
+  // calls by tag and by order within the tag.
   virtual OpId all_reduce(const AllReduce& call, OpCallback callback) = 0;
   // Withdraws an all-reduce that this peer hasn't finished: every member's callback gets `cancelled`. False when it
   // is too late, or `id` is no all-reduce in flight.
@@ -178,6 +209,12 @@ class Engine {
   // Settles the frozen ops by their verdicts (none: aborted, peer_lost) and opens the prepared epoch. A link that
   // broke since `prepared` is told by link_lost. Throws invalid_argument when `epoch` isn't the prepared one.
   virtual void install(Epoch epoch, const std::vector<Verdict>& verdicts) = 0;
+  // The world has changed and this ring hasn't: what view() says from now on. Throws invalid_argument before the
+  // first install and for an older epoch.
+  virtual void set_world(Epoch view_epoch, std::uint32_t world_size) = 0;
+  // If this op is in flight here, in the open epoch, and the neighbour `peer` still hasn't called it, aborts it for
+  // all members with call_mismatch.
+  virtual bool abort_if_missing(Epoch epoch, std::uint64_t tag, std::uint32_t seq, PeerId peer) = 0;
 
   // Ends every op (code closed, buffers restored), links, listener and threads; returns when all are gone and no
   // callback will run any more. Idempotent.

@@ -17,6 +17,8 @@ const char* error_code_name(ErrorCode code) {
       return "ERR_PCCL_TOO_MANY_OPS";
     case ErrorCode::descriptor_mismatch:
       return "ERR_PCCL_DESCRIPTOR_MISMATCH";
+    case ErrorCode::call_mismatch:
+      return "ERR_PCCL_CALL_MISMATCH";
     case ErrorCode::peer_lost:
       return "ERR_PCCL_PEER_LOST";
     case ErrorCode::cancelled:

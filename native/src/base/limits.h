@@ -9,7 +9,10 @@ namespace pccl::limits {
 
 using namespace std::chrono_literals;
 
-inline constexpr std::size_t ops_in_flight_max = 16;
+inline constexpr std::uint32_t ops_in_flight_max = 256;
+inline constexpr std::uint32_t connections_per_peer_max = 64;
+inline constexpr std::uint32_t silence_ms_min = 500;
+inline constexpr std::uint32_t silence_ms_max = 600'000;
 inline constexpr std::size_t group_size_max = 65536;
 // Ops posted, or withdrawn again, while no epoch is open.
 inline constexpr std::size_t waiting_ops_max = 4096;
@@ -19,6 +22,9 @@ inline constexpr std::size_t early_frames_max = 16384;
 // A tag costs a counter until the epoch ends.
 inline constexpr std::size_t tags_per_epoch_max = std::size_t{1} << 20;
 inline constexpr std::size_t settled_reports_max = 4096;
+
+// A member that hasn't called an op for this long after this peer has is reported.
+inline constexpr auto stalled_after = 1000ms;
 
 // Part of the wire format: both ends cut a slice into chunks of this size. docs/decisions has the measurement.
 inline constexpr std::uint32_t chunk_bytes = 512 * 1024;

@@ -94,7 +94,11 @@ void AllReduceOp::restore() {
 
 OpResult AllReduceOp::result(std::optional<Error> error) const {
   const std::chrono::duration<double> time = std::chrono::steady_clock::now() - request_.posted;
-  return {std::move(error), ranks_, tx_bytes_, rx_bytes_, time.count()};
+  return {.error = std::move(error),
+          .world_size = ranks_,
+          .tx_bytes = tx_bytes_,
+          .rx_bytes = rx_bytes_,
+          .seconds = time.count()};
 }
 
 }  // namespace pccl

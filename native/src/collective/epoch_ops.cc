@@ -16,17 +16,30 @@ std::string describe(const Descriptor& descriptor) {
          dtype_name(descriptor.dtype);
 }
 
+// "peer 3 and peer 4"
+std::string peer_names(const std::vector<PeerId>& peers) {
+  std::string names;
+  for (const PeerId peer : peers) names += (names.empty() ? "peer " : " and peer ") + std::to_string(peer);
+  return names;
+}
+
 }  // namespace
 
-EpochOps::EpochOps(const View& view, Mesh& mesh, BufferPool& pool, Settled settled)
+EpochOps::EpochOps(const View& view, const Context& context, Events events)
     : view_(view),
-      mesh_(mesh),
-      pool_(pool),
-      settled_callback_(std::move(settled)),
+      loop_(context.loop),
+      mesh_(context.mesh),
+      pool_(context.pool),
+      events_(std::move(events)),
       ranks_(static_cast<std::uint32_t>(view.ring.size())),
       rounds_(dissemination_rounds(ranks_)) {
   while (view_.ring[rank_].id != view_.self) ++rank_;
   for (const std::uint32_t rank : linked_ranks(rank_, ranks_)) linked_.push_back(view_.ring[rank].id);
+}
+
+void EpochOps::set_world(Epoch view_epoch, std::uint32_t world_size) {
+  view_.view_epoch = view_epoch;
+  view_.world_size = world_size;
 }
 
 bool EpochOps::settled(OpKey key) const {
@@ -58,7 +71,8 @@ void EpochOps::post(const AllReduceOp::Request& request) {
   if (!key) {
     const std::string message = "all_reduce: this epoch has seen " + std::to_string(limits::tags_per_epoch_max) +
                                 " different tags; use tags again, they only tell concurrent ops apart";
-    return settled_callback_(request.id, op->result(Error{ErrorCode::too_many_ops, message, {}}));
+    const OpResult result = op->result(Error{ErrorCode::too_many_ops, message, {}, view_.view_epoch});
+    return events_.settled(request.id, result);
   }
   const auto [at, is_new] = records_.try_emplace(*key);
   if (!is_new) --early_records_;
@@ -77,6 +91,7 @@ void EpochOps::post(const AllReduceOp::Request& request) {
     send(previous(), *key, ready);
     if (next() != previous()) send(next(), *key, ready);
     if (!descriptors_agree(*key, record)) return;
+    if (!missing(record).empty()) watch_for_stall(*key);
     wake(next());
   }
   advance_commit(at);
@@ -98,8 +113,50 @@ bool EpochOps::cancel(OpId id) {
   const auto at = std::find_if(records_.begin(), records_.end(),
                                [id](const auto& entry) { return entry.second.op && entry.second.op->id() == id; });
   if (at == records_.end() || at->second.op->done()) return false;
-  abort(at, {ErrorCode::cancelled, view_.self, {}});
+  const AbortReason reason{ErrorCode::cancelled, view_.self, {}};
+  Error error = abort_error(at->first, reason);
+  const std::vector<PeerId> absent = missing(at->second);
+  if (!absent.empty()) error.message += "; not called yet by " + peer_names(absent);
+  if (!frozen_) flood(at->first, reason);
+  settle(at, std::move(error), OpState::aborted);
   return true;
+}
+
+bool EpochOps::abort_if_missing(OpKey key, PeerId peer) {
+  const auto at = records_.find(key);
+  if (at == records_.end() || !at->second.op) return false;
+  const std::vector<PeerId> absent = missing(at->second);
+  if (std::find(absent.begin(), absent.end(), peer) == absent.end()) return false;
+  abort(at, {ErrorCode::call_mismatch, peer, {}});
+  return true;
+}
+
+std::vector<PeerId> EpochOps::missing(const Record& record) const {
+  std::vector<PeerId> peers;
+  if (ranks_ > 1 && !record.previous) peers.push_back(previous());
+  if (ranks_ > 2 && !record.next) peers.push_back(next());
+  return peers;
+}
+
+void EpochOps::watch_for_stall(OpKey key) {
+  stall_watch_.emplace_back(EventLoop::Clock::now() + limits::stalled_after, key);
+  if (stall_watch_.size() == 1) report_stalls();
+}
+
+void EpochOps::report_stalls() {
+  const auto now = EventLoop::Clock::now();
+  while (!stall_watch_.empty()) {
+    const auto [when, key] = stall_watch_.front();
+    const auto found = records_.find(key);
+    const std::vector<PeerId> absent =
+        found != records_.end() && found->second.op ? missing(found->second) : std::vector<PeerId>{};
+    if (!absent.empty() && when > now) {
+      stall_timer_ = EventLoop::Timer(loop_, when - now, [this] { report_stalls(); });
+      return;
+    }
+    stall_watch_.pop_front();
+    if (!absent.empty()) events_.stalled({view_.epoch, key.tag, key.seq, absent});
+  }
 }
 
 void EpochOps::on_control(Link& link, const Frame& frame) {
@@ -234,11 +291,16 @@ void EpochOps::settle(Records::iterator at, std::optional<Error> error, OpState 
   if (error) op->restore();
   settled_.push_back({key.tag, key.seq, state});
   if (settled_.size() > limits::settled_reports_max) settled_.pop_front();
-  settled_callback_(op->id(), op->result(std::move(error)));
+  if (error) error->epoch = view_.view_epoch;
+  OpResult result = op->result(std::move(error));
+  result.epoch = view_.view_epoch;
+  events_.settled(op->id(), result);
 }
 
 void EpochOps::freeze() {
   frozen_ = true;
+  stall_watch_.clear();
+  stall_timer_.reset();
   for (auto at = records_.begin(); at != records_.end();) {
     if (!at->second.op) {
       at = records_.erase(at);
@@ -296,11 +358,14 @@ void EpochOps::wake(PeerId peer) {
 
 std::string EpochOps::name(OpKey key) const {
   return "all_reduce with tag " + std::to_string(key.tag) + " (number " + std::to_string(key.seq) + " in epoch " +
-         std::to_string(view_.epoch) + ")";
+         std::to_string(view_.view_epoch) + ")";
 }
 
 Error EpochOps::abort_error(OpKey key, const AbortReason& reason) const {
   const std::string origin = "peer " + std::to_string(reason.origin);
+  if (reason.code == ErrorCode::call_mismatch) {
+    return {reason.code, name(key) + ": " + origin + " waits in another call", reason.origin};
+  }
   if (!reason.mismatch) {
     return {ErrorCode::cancelled, name(key) + ": " + origin + " withdrew it before it was done", reason.origin};
   }

@@ -32,12 +32,21 @@ namespace pccl {
 
 class EpochOps {
  public:
-  // Called when an op is over: nothing refers to its memory any more.
-  using Settled = std::function<void(OpId, const OpResult&)>;
+  struct Context {
+    EventLoop& loop;
+    Mesh& mesh;
+    BufferPool& pool;
+  };
+  struct Events {
+    // An op is over: nothing refers to its memory any more.
+    std::function<void(OpId, const OpResult&)> settled;
+    std::function<void(const StalledOp&)> stalled;
+  };
 
-  EpochOps(const View& view, Mesh& mesh, BufferPool& pool, Settled settled);
+  EpochOps(const View& view, const Context& context, Events events);
 
   const View& view() const { return view_; }
+  void set_world(Epoch view_epoch, std::uint32_t world_size);
   std::uint32_t rank() const { return rank_; }
 
   void post(const AllReduceOp::Request& request);
@@ -45,6 +54,8 @@ class EpochOps {
   void post_cancelled(std::uint64_t tag);
   // False: unknown here, or done.
   bool cancel(OpId id);
+  // False: unknown here, or that neighbour has called it.
+  bool abort_if_missing(OpKey key, PeerId peer);
 
   void on_control(Link& link, const Frame& frame);
   Link::Target on_data(Link& link, const Frame& frame);
@@ -86,16 +97,21 @@ class EpochOps {
   void advance_commit(Records::iterator at);
   void abort(Records::iterator at, const AbortReason& reason);
   void flood(OpKey key, const AbortReason& reason);
+  // Neighbours that haven't called the op yet.
+  std::vector<PeerId> missing(const Record& record) const;
+  void watch_for_stall(OpKey key);
+  void report_stalls();
   void settle(Records::iterator at, std::optional<Error> error, OpState state);
   void send(PeerId to, OpKey key, const decltype(Frame::body)& body);
   void wake(PeerId peer);
   std::string name(OpKey key) const;
   Error abort_error(OpKey key, const AbortReason& reason) const;
 
-  const View view_;
+  View view_;
+  EventLoop& loop_;
   Mesh& mesh_;
   BufferPool& pool_;
-  Settled settled_callback_;
+  Events events_;
   std::uint32_t rank_ = 0;
   std::uint32_t ranks_ = 0;
   std::uint32_t rounds_ = 0;
@@ -106,6 +122,9 @@ class EpochOps {
   std::size_t early_records_ = 0;  // those without an op
   std::unordered_map<std::uint64_t, std::uint32_t> next_seq_;
   std::deque<OpReport> settled_;
+  // When which op will have waited for long, in order.
+  std::deque<std::pair<EventLoop::Clock::time_point, OpKey>> stall_watch_;
+  EventLoop::Timer stall_timer_;
   OpKey last_sent_;  // whose chunk was sent last: the next op in order has its turn
 };
 

@@ -24,6 +24,12 @@ bool fits(const Hello& hello, const View& view) {
   return same_key(hello.key, view.key) && hello.to == view.self && has_member(view, hello.from);
 }
 
+InstalledView installed_view(const View& view) {
+  std::uint32_t rank = 0;
+  while (view.ring[rank].id != view.self) ++rank;
+  return {view.view_epoch, view.self, rank, static_cast<std::uint32_t>(view.ring.size()), view.world_size};
+}
+
 // Why the ops of `from` that `to` doesn't commit are aborted.
 Error change_between(const View& from, const View& to) {
   std::string lost;
@@ -33,7 +39,7 @@ Error change_between(const View& from, const View& to) {
     lost += (first ? ", " : "") + std::to_string(member.id);
     if (!first) first = member.id;
   }
-  const std::string after = "; call it again in epoch " + std::to_string(to.epoch);
+  const std::string after = "; call it again in epoch " + std::to_string(to.view_epoch);
   if (!first) return {ErrorCode::peer_lost, "aborted because a link was lost or the ring was changed" + after, {}};
   return {ErrorCode::peer_lost, "aborted because the group lost peer " + lost + after, first};
 }
@@ -96,18 +102,34 @@ std::optional<Error> Core::install(Epoch epoch, const std::vector<Verdict>& verd
   }
   Prepared prepared = *std::exchange(prepared_, std::nullopt);
   const View& view = prepared.view;
-  std::uint32_t rank = 0;
-  while (view.ring[rank].id != view.self) ++rank;
   // Known before the ops of the old epoch end: who calls one again finds the new view.
-  events_.installed({view.epoch, view.self, rank, static_cast<std::uint32_t>(view.ring.size()), view.world_size});
+  events_.installed(installed_view(view));
   if (epoch_) epoch_->resolve(verdicts, change_between(epoch_->view(), view));
   open_epoch(std::move(prepared));
   return std::nullopt;
 }
 
+std::optional<Error> Core::set_world(Epoch view_epoch, std::uint32_t world_size) {
+  const std::string name = "set_world: ";
+  if (!epoch_) return Error{ErrorCode::invalid_argument, name + "no view has been installed yet", {}};
+  const Epoch current = epoch_->view().view_epoch;
+  if (view_epoch < current) {
+    const std::string what = std::to_string(view_epoch) + " is older than epoch " + std::to_string(current);
+    return Error{ErrorCode::invalid_argument, name + what, {}};
+  }
+  epoch_->set_world(view_epoch, world_size);
+  events_.installed(installed_view(epoch_->view()));
+  return std::nullopt;
+}
+
+bool Core::abort_if_missing(Epoch epoch, OpKey key, PeerId peer) {
+  return open() && epoch_->view().epoch == epoch && epoch_->abort_if_missing(key, peer);
+}
+
 void Core::open_epoch(Prepared prepared) {
   const Epoch epoch = prepared.view.epoch;
-  epoch_ = std::make_unique<EpochOps>(prepared.view, mesh_, pool_, events_.finished);
+  epoch_ = std::make_unique<EpochOps>(prepared.view, EpochOps::Context{loop_, mesh_, pool_},
+                                      EpochOps::Events{events_.finished, events_.stalled});
   mesh_.settle();
   for (const auto& [peer, frame] : prepared.early_frames) {
     if (Link* const link = mesh_.find(peer)) epoch_->on_control(*link, frame);

@@ -35,6 +35,7 @@ class Core final : Link::Owner, Acceptor::Owner {
     std::function<void(const InstalledView&)> installed;
     std::function<void(Epoch, const std::vector<LinkFailure>&)> prepared;
     std::function<void(Epoch, PeerId, const std::string& reason)> link_lost;
+    std::function<void(const StalledOp&)> stalled;
   };
 
   Core(EventLoop& loop, UniqueFd listener, Events events);
@@ -44,6 +45,8 @@ class Core final : Link::Owner, Acceptor::Owner {
 
   std::variant<std::vector<OpReport>, Error> prepare(const View& view, std::chrono::milliseconds timeout);
   std::optional<Error> install(Epoch epoch, const std::vector<Verdict>& verdicts);
+  std::optional<Error> set_world(Epoch view_epoch, std::uint32_t world_size);
+  bool abort_if_missing(Epoch epoch, OpKey key, PeerId peer);
 
   void export_state(OpId id, std::vector<ExportTensor> tensors) { exports_.add(id, std::move(tensors)); }
   std::optional<std::vector<Hash128>> hashes(OpId id) const { return exports_.hashes(id); }

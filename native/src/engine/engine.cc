@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <future>
+#include <map>
 #include <mutex>
 #include <set>
 #include <thread>
@@ -12,16 +13,28 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/dtype.h"
 #include "base/limits.h"
 #include "engine/core.h"
 #include "engine/leases.h"
-#include "reduce/kernels.h"
+#include "transport/ring_links.h"
 #include "transport/socket.h"
 
 namespace pccl {
 namespace {
 
 [[noreturn]] void refuse(ErrorCode code, const std::string& message) { throw EngineError({code, message, {}}); }
+
+void check_options(const EngineOptions& options) {
+  if (options.connections_per_peer < 1 || options.connections_per_peer > limits::connections_per_peer_max) {
+    refuse(ErrorCode::invalid_argument,
+           "create engine: " + std::to_string(options.connections_per_peer) + " connections per peer");
+  }
+  if (options.ops_in_flight_max < 1 || options.ops_in_flight_max > limits::ops_in_flight_max) {
+    refuse(ErrorCode::invalid_argument,
+           "create engine: " + std::to_string(options.ops_in_flight_max) + " ops in flight at most");
+  }
+}
 
 void check_view(const View& view) {
   const std::string name = "prepare epoch " + std::to_string(view.epoch) + ": ";
@@ -30,15 +43,36 @@ void check_view(const View& view) {
     refuse(ErrorCode::invalid_argument, name + "the ring has " + std::to_string(view.ring.size()) + " members");
   }
   std::set<PeerId> ids;
-  for (const Member& member : view.ring) {
-    const std::string who = name + "peer " + std::to_string(member.id);
-    if (!ids.insert(member.id).second) refuse(ErrorCode::invalid_argument, who + " is in the ring twice");
-    if (member.id != view.self && (member.host.empty() || member.port == 0)) {
-      refuse(ErrorCode::invalid_argument, who + " has no host or port");
-    }
+  if (view.world_size == 0) refuse(ErrorCode::invalid_argument, name + "the world has no peers");
+  if (view.silence_ms < limits::silence_ms_min || view.silence_ms > limits::silence_ms_max) {
+    refuse(ErrorCode::invalid_argument, name + "silence of " + std::to_string(view.silence_ms) + " ms is out of range");
   }
-  if (!ids.contains(view.self)) {
+  std::map<PeerId, std::uint32_t> ranks;
+  for (std::uint32_t rank = 0; rank < view.ring.size(); ++rank) {
+    const PeerId id = view.ring[rank].id;
+    const std::string who = name + "peer " + std::to_string(id);
+    if (!ranks.emplace(id, rank).second) refuse(ErrorCode::invalid_argument, who + " is in the ring twice");
+  }
+  if (!ranks.contains(view.self)) {
     refuse(ErrorCode::invalid_argument, name + "this peer, " + std::to_string(view.self) + ", is not in the ring");
+  }
+  const auto check_reachable = [&](const Member& member, const char* why) {
+    if (!member.host.empty() && member.port != 0) return;
+    refuse(ErrorCode::invalid_argument,
+           name + "peer " + std::to_string(member.id) + ", " + why + ", has no host or port");
+  };
+  for (const std::uint32_t rank : linked_ranks(ranks[view.self], static_cast<std::uint32_t>(view.ring.size()))) {
+    check_reachable(view.ring[rank], "to be linked with");
+  }
+  for (const RelayPair& pair : view.relays) {
+    if (pair.a == pair.b) refuse(ErrorCode::invalid_argument, name + "a relay between a peer and itself");
+    for (const PeerId id : {pair.a, pair.b}) {
+      const auto found = ranks.find(id);
+      if (found == ranks.end() || id == view.self) {
+        refuse(ErrorCode::invalid_argument, name + "a relay for peer " + std::to_string(id) + ", no other member");
+      }
+      check_reachable(view.ring[found->second], "to be forwarded to");
+    }
   }
 }
 
@@ -94,6 +128,8 @@ class EngineImpl final : public Engine {
   void set_control(ControlCallbacks callbacks) override;
   std::vector<OpReport> prepare(const View& view, std::uint32_t timeout_ms) override;
   void install(Epoch epoch, const std::vector<Verdict>& verdicts) override;
+  void set_world(Epoch view_epoch, std::uint32_t world_size) override;
+  bool abort_if_missing(Epoch epoch, std::uint64_t tag, std::uint32_t seq, PeerId peer) override;
 
   void close() override;
 
@@ -117,6 +153,7 @@ class EngineImpl final : public Engine {
   template <typename F>
   auto ask_unchecked(F question) const;
 
+  const std::uint32_t ops_in_flight_max_;
   mutable EventLoop loop_;
   std::uint16_t port_ = 0;
   std::unique_ptr<Core> core_;
@@ -136,7 +173,8 @@ class EngineImpl final : public Engine {
   std::thread thread_;
 };
 
-EngineImpl::EngineImpl(const EngineOptions& options) {
+EngineImpl::EngineImpl(const EngineOptions& options) : ops_in_flight_max_(options.ops_in_flight_max) {
+  check_options(options);
   UniqueFd listener = listen_tcp(options.host, options.port);
   port_ = local_port(listener.get());
   Core::Events events{
@@ -155,6 +193,11 @@ EngineImpl::EngineImpl(const EngineOptions& options) {
           [this](Epoch epoch, PeerId peer, const std::string& reason) {
             const std::lock_guard lock(control_mutex_);
             if (control_.link_lost) control_.link_lost(epoch, peer, reason);
+          },
+      .stalled =
+          [this](const StalledOp& op) {
+            const std::lock_guard lock(control_mutex_);
+            if (control_.stalled) control_.stalled(op);
           },
   };
   core_ = std::make_unique<Core>(loop_, std::move(listener), std::move(events));
@@ -239,7 +282,7 @@ OpId EngineImpl::all_reduce(const AllReduce& call, OpCallback callback) {
   if (tags_.contains(call.tag)) {
     refuse(ErrorCode::tag_in_use, "all_reduce: an op with tag " + std::to_string(call.tag) + " is in flight");
   }
-  if (tags_.size() >= limits::ops_in_flight_max) {
+  if (tags_.size() >= ops_in_flight_max_) {
     refuse(ErrorCode::too_many_ops, "all_reduce: " + std::to_string(tags_.size()) + " ops are in flight");
   }
   const OpId id = next_id_++;
@@ -346,6 +389,16 @@ std::vector<OpReport> EngineImpl::prepare(const View& view, std::uint32_t timeou
 void EngineImpl::install(Epoch epoch, const std::vector<Verdict>& verdicts) {
   const auto error = ask("install", [&] { return core_->install(epoch, verdicts); });
   if (error) throw EngineError(*error);
+}
+
+void EngineImpl::set_world(Epoch view_epoch, std::uint32_t world_size) {
+  if (world_size == 0) refuse(ErrorCode::invalid_argument, "set_world: the world has no peers");
+  const auto error = ask("set_world", [&] { return core_->set_world(view_epoch, world_size); });
+  if (error) throw EngineError(*error);
+}
+
+bool EngineImpl::abort_if_missing(Epoch epoch, std::uint64_t tag, std::uint32_t seq, PeerId peer) {
+  return ask("abort_if_missing", [&] { return core_->abort_if_missing(epoch, {tag, seq}, peer); });
 }
 
 void EngineImpl::close() {

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "base/limits.h"
 #include "node/errors.h"
 
 namespace pccl::node {
@@ -18,6 +19,25 @@ int hex_digit(char c) {
 
 constexpr std::uint64_t port_max = std::numeric_limits<std::uint16_t>::max();
 constexpr std::uint64_t u32_max = std::numeric_limits<std::uint32_t>::max();
+
+PeerId read_peer_id(Napi::Value value, const std::string& what) {
+  return read_integer(value, what, 0, safe_integer_max);
+}
+
+Member read_member(Napi::Value value, const std::string& what, std::uint64_t port_min) {
+  const Napi::Object object = read_object(value, what);
+  Member member;
+  member.id = read_peer_id(object.Get("peerId"), what + ".peerId");
+  member.host = read_string(object.Get("host"), what + ".host");
+  member.port = static_cast<std::uint16_t>(read_integer(object.Get("port"), what + ".port", port_min, port_max));
+  const Napi::Value via = object.Get("via");
+  if (!via.IsUndefined()) member.via = read_peer_id(via, what + ".via");
+  return member;
+}
+
+std::uint32_t read_u32_or(Napi::Value value, const std::string& what, std::uint32_t otherwise, std::uint32_t max) {
+  return value.IsUndefined() ? otherwise : static_cast<std::uint32_t>(read_integer(value, what, 1, max));
+}
 
 }  // namespace
 
@@ -97,20 +117,14 @@ std::string hash_text(const Hash128& hash) {
   return text;
 }
 
-Member read_member(Napi::Value value, const std::string& what) {
-  const Napi::Object object = read_object(value, what);
-  Member member;
-  member.id = read_integer(object.Get("peerId"), what + ".peerId", 0, safe_integer_max);
-  member.host = read_string(object.Get("host"), what + ".host");
-  member.port = static_cast<std::uint16_t>(read_integer(object.Get("port"), what + ".port", 1, port_max));
-  return member;
-}
+Member read_member(Napi::Value value, const std::string& what) { return read_member(value, what, 1); }
 
 View read_view(Napi::Value value, const std::string& what) {
   const Napi::Object object = read_object(value, what);
   View view;
   view.epoch = read_integer(object.Get("epoch"), what + ".epoch", 0, safe_integer_max);
-  view.self = read_integer(object.Get("peerId"), what + ".peerId", 0, safe_integer_max);
+  view.view_epoch = read_integer(object.Get("viewEpoch"), what + ".viewEpoch", 0, safe_integer_max);
+  view.self = read_peer_id(object.Get("peerId"), what + ".peerId");
   const Napi::Value key = object.Get("key");
   if (!key.IsTypedArray() || key.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array ||
       key.As<Napi::TypedArray>().ElementLength() != view.key.size()) {
@@ -122,10 +136,18 @@ View read_view(Napi::Value value, const std::string& what) {
   std::copy_n(static_cast<const std::uint8_t*>(bytes), view.key.size(), view.key.begin());
   const Napi::Array ring = read_array(object.Get("ring"), what + ".ring");
   for (std::uint32_t i = 0; i < ring.Length(); ++i) {
-    view.ring.push_back(read_member(ring.Get(i), what + ".ring[" + std::to_string(i) + "]"));
+    view.ring.push_back(read_member(ring.Get(i), what + ".ring[" + std::to_string(i) + "]", 0));
   }
   view.world_size =
       static_cast<std::uint32_t>(read_integer(object.Get("worldSize"), what + ".worldSize", 1, u32_max));
+  view.silence_ms = static_cast<std::uint32_t>(
+      read_integer(object.Get("silenceMs"), what + ".silenceMs", limits::silence_ms_min, limits::silence_ms_max));
+  const Napi::Array relays = read_array(object.Get("relays"), what + ".relays");
+  for (std::uint32_t i = 0; i < relays.Length(); ++i) {
+    const std::string which = what + ".relays[" + std::to_string(i) + "]";
+    const Napi::Object pair = read_object(relays.Get(i), which);
+    view.relays.push_back({read_peer_id(pair.Get("a"), which + ".a"), read_peer_id(pair.Get("b"), which + ".b")});
+  }
   return view;
 }
 
@@ -149,6 +171,10 @@ EngineOptions read_engine_options(Napi::Value value, const std::string& what) {
   EngineOptions options;
   options.host = read_string(object.Get("host"), what + ".host");
   options.port = static_cast<std::uint16_t>(read_integer(object.Get("port"), what + ".port", 0, port_max));
+  options.connections_per_peer = read_u32_or(object.Get("connectionsPerPeer"), what + ".connectionsPerPeer",
+                                             options.connections_per_peer, limits::connections_per_peer_max);
+  options.ops_in_flight_max = read_u32_or(object.Get("opsInFlightMax"), what + ".opsInFlightMax",
+                                          options.ops_in_flight_max, limits::ops_in_flight_max);
   return options;
 }
 

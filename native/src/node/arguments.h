@@ -27,6 +27,7 @@ Napi::Function read_function(Napi::Value value, const std::string& what);
 ReduceOp read_reduce_op(Napi::Value value, const std::string& what);
 // 32 hex digits, most significant first.
 Hash128 read_hash(Napi::Value value, const std::string& what);
+// One that can be dialled.
 Member read_member(Napi::Value value, const std::string& what);
 View read_view(Napi::Value value, const std::string& what);
 std::vector<Verdict> read_verdicts(Napi::Value value, const std::string& what);

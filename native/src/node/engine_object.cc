@@ -48,6 +48,8 @@ Napi::Function EngineObject::define(Napi::Env env) {
                          InstanceMethod<&EngineObject::fetch_state>("fetchState"),
                          InstanceMethod<&EngineObject::prepare>("prepare"),
                          InstanceMethod<&EngineObject::install>("install"),
+                         InstanceMethod<&EngineObject::set_world>("setWorld"),
+                         InstanceMethod<&EngineObject::abort_if_missing>("abortIfMissing"),
                          InstanceMethod<&EngineObject::close>("close"),
                      });
 }
@@ -256,6 +258,30 @@ Napi::Value EngineObject::install(const Napi::CallbackInfo& info) {
     const std::vector<Verdict> verdicts = read_verdicts(info[1], "install: verdicts");
     open_engine(env, "install", Role::control).install(epoch, verdicts);
     return env.Undefined();
+  });
+}
+
+Napi::Value EngineObject::set_world(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  open_engine(env, "setWorld", Role::control);
+  return translate(env, [&]() -> Napi::Value {
+    const Epoch view_epoch = read_integer(info[0], "setWorld: viewEpoch", 0, safe_integer_max);
+    const auto world_size = static_cast<std::uint32_t>(read_integer(info[1], "setWorld: worldSize", 1, UINT32_MAX));
+    open_engine(env, "setWorld", Role::control).set_world(view_epoch, world_size);
+    return env.Undefined();
+  });
+}
+
+Napi::Value EngineObject::abort_if_missing(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  open_engine(env, "abortIfMissing", Role::control);
+  return translate(env, [&]() -> Napi::Value {
+    const Epoch epoch = read_integer(info[0], "abortIfMissing: epoch", 0, safe_integer_max);
+    const std::uint64_t tag = read_tag(info[1], "abortIfMissing: tag");
+    const auto seq = static_cast<std::uint32_t>(read_integer(info[2], "abortIfMissing: seq", 0, UINT32_MAX));
+    const PeerId peer = read_integer(info[3], "abortIfMissing: peerId", 0, safe_integer_max);
+    const bool aborted = open_engine(env, "abortIfMissing", Role::control).abort_if_missing(epoch, tag, seq, peer);
+    return Napi::Boolean::New(env, aborted);
   });
 }
 

@@ -81,6 +81,7 @@ Napi::Object error_object(Napi::Env env, const Error& error) {
   object.Set("code", Napi::String::New(env, error_code_name(error.code)));
   object.Set("message", Napi::String::New(env, error.message));
   if (error.peer) object.Set("peerId", Napi::Number::New(env, static_cast<double>(*error.peer)));
+  if (error.epoch) object.Set("epoch", Napi::Number::New(env, static_cast<double>(*error.epoch)));
   return object;
 }
 

@@ -19,7 +19,7 @@ inline constexpr std::size_t error_code_count = static_cast<std::size_t>(ErrorCo
 // "WHAT must be EXPECTED, got a Uint8Array."
 [[noreturn]] void throw_not(Napi::Value value, const std::string& what, const std::string& expected);
 
-// A NativeError as events carry it: {code, message, peerId?}.
+// A NativeError as events carry it: {code, message, peerId?, epoch?}.
 Napi::Object error_object(Napi::Env env, const Error& error);
 
 // Runs a call into the engine. Nothing but Napi::Error may leave a function that JavaScript called, and an

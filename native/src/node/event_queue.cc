@@ -26,6 +26,7 @@ struct ToObject {
     object.Set("type", "op-done");
     object.Set("id", number(env, event.id));
     object.Set("worldSize", number(env, event.result.world_size));
+    object.Set("epoch", number(env, event.result.epoch));
     object.Set("txBytes", number(env, event.result.tx_bytes));
     object.Set("rxBytes", number(env, event.result.rx_bytes));
     object.Set("seconds", Napi::Number::New(env, event.result.seconds));
@@ -53,6 +54,18 @@ struct ToObject {
     object.Set("epoch", number(env, event.epoch));
     object.Set("peerId", number(env, event.peer));
     object.Set("reason", event.reason);
+    return object;
+  }
+
+  Napi::Object operator()(const StalledOp& event) const {
+    Napi::Array missing = Napi::Array::New(env, event.missing.size());
+    for (std::uint32_t i = 0; i < event.missing.size(); ++i) missing.Set(i, number(env, event.missing[i]));
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("type", "stalled");
+    object.Set("epoch", number(env, event.epoch));
+    object.Set("tag", Napi::BigInt::New(env, event.tag));
+    object.Set("seq", number(env, event.seq));
+    object.Set("missing", missing);
     return object;
   }
 };

@@ -25,7 +25,7 @@ struct LinkLost {
   PeerId peer;
   std::string reason;
 };
-using Event = std::variant<OpEnded, Prepared, LinkLost>;
+using Event = std::variant<OpEnded, Prepared, LinkLost, StalledOp>;
 
 // The event as the EngineEvent of addon.ts.
 Napi::Object event_object(Napi::Env env, const Event& event);

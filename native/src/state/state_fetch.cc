@@ -150,13 +150,15 @@ void StateFetch::finish_if_idle() {
   if (!over || hashing_ > 0 || !finished_) return;
   const std::chrono::duration<double> time = EventLoop::Clock::now() - started_;
   const Finished finished = std::exchange(finished_, nullptr);
-  finished(request_.id, {error_, 0, tx_bytes_, rx_bytes_, time.count()});
+  finished(request_.id, {.error = error_, .tx_bytes = tx_bytes_, .rx_bytes = rx_bytes_, .seconds = time.count()});
 }
 
 void StateFetch::fail_now(const Error& why) {
   if (!finished_) return;
   const Finished finished = std::exchange(finished_, nullptr);
-  finished(request_.id, {Error{why.code, "fetch_state: " + why.message, why.peer}, 0, tx_bytes_, rx_bytes_, 0});
+  finished(request_.id, {.error = Error{why.code, "fetch_state: " + why.message, why.peer},
+                         .tx_bytes = tx_bytes_,
+                         .rx_bytes = rx_bytes_});
 }
 
 }  // namespace pccl

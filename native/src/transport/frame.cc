@@ -19,6 +19,7 @@ enum class FrameType : std::uint8_t { ready = 1, data = 2, done = 3, abort = 4 }
 // Codes on the wire; ErrorCode's own numbers may change.
 constexpr std::uint8_t abort_cancelled = 1;
 constexpr std::uint8_t abort_mismatch = 2;
+constexpr std::uint8_t abort_call_mismatch = 3;
 
 constexpr std::size_t mismatch_bytes = control_payload_bytes_max;
 constexpr std::uint32_t rounds_max = 32;
@@ -102,7 +103,9 @@ struct HeaderOf {
   }
   void operator()(const AbortBody& body) const {
     raw.type = static_cast<std::uint8_t>(FrameType::abort);
-    raw.a = body.reason.mismatch ? abort_mismatch : abort_cancelled;
+    raw.a = body.reason.mismatch                           ? abort_mismatch
+            : body.reason.code == ErrorCode::call_mismatch ? abort_call_mismatch
+                                                           : abort_cancelled;
     raw.payload_bytes = body.reason.mismatch ? mismatch_bytes : 0;
     raw.value = body.reason.origin;
   }
@@ -139,7 +142,7 @@ const char* fault(const RawHeader& raw, std::uint8_t reserved) {
       if (raw.a >= rounds_max || raw.value != 0) return "done round out of range";
       return nullptr;
     case FrameType::abort:
-      if (raw.a != abort_cancelled && raw.a != abort_mismatch) return "unknown abort code";
+      if (raw.a < abort_cancelled || raw.a > abort_call_mismatch) return "unknown abort code";
       return nullptr;
   }
   return "unknown frame type";
@@ -195,7 +198,8 @@ std::optional<Frame> decode_frame(std::span<const std::uint8_t, header_bytes> he
       frame.body = DoneBody{raw.a};
       break;
     case FrameType::abort: {
-      AbortReason reason{ErrorCode::cancelled, raw.value, std::nullopt};
+      AbortReason reason{raw.a == abort_call_mismatch ? ErrorCode::call_mismatch : ErrorCode::cancelled, raw.value,
+                         std::nullopt};
       if (raw.a == abort_mismatch) {
         if (payload.size() != mismatch_bytes) {
           error = "payload of the wrong size";

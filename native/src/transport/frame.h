@@ -47,8 +47,9 @@ struct Mismatch {
 };
 
 struct AbortReason {
-  ErrorCode code = ErrorCode::cancelled;  // or descriptor_mismatch, which has `mismatch`
-  PeerId origin = 0;
+  // cancelled, call_mismatch, or descriptor_mismatch, which has `mismatch`
+  ErrorCode code = ErrorCode::cancelled;
+  PeerId origin = 0;  // who withdrew it, who found the mismatch, or who waits in another call
   std::optional<Mismatch> mismatch;
 };
 

@@ -13,13 +13,19 @@ export type Tensor = Float32Array | Float64Array | Int32Array;
 
 export interface RingMember {
   readonly peerId: number;
+  /** Empty, with port 0, for members that this peer is neither linked with nor a relay for. */
   readonly host: string;
   readonly port: number;
+  /** The member that forwards to this one, when it can't be reached directly; host and port are that one's then. */
+  readonly via?: number;
 }
 
 /** One group's part of a view: everything native code needs to move bytes in that epoch. */
 export interface RingView {
+  /** Of the ring: it rises when this ring changes, and names its ops and links. */
   readonly epoch: number;
+  /** Of the world, as users see it: what InstalledView.epoch says. */
+  readonly viewEpoch: number;
   /** This process's own id. */
   readonly peerId: number;
   /** 16 bytes that a dialling peer must present: strangers on the data port are turned away. */
@@ -28,10 +34,15 @@ export interface RingView {
   readonly ring: readonly RingMember[];
   /** Admitted peers over all groups. Native code only stores it, so that readers get one coherent snapshot. */
   readonly worldSize: number;
+  /** A link on which nothing came for this long is broken; 500 to 600,000. */
+  readonly silenceMs: number;
+  /** Pairs of members that can't reach each other, for which this peer forwards bytes. */
+  readonly relays: readonly { readonly a: number; readonly b: number }[];
 }
 
 /** What a process can read without waiting about the view that is installed. */
 export interface InstalledView {
+  /** RingView.viewEpoch. */
   readonly epoch: number;
   readonly peerId: number;
   readonly rank: number;
@@ -67,6 +78,8 @@ export interface NativeError {
   /** A sentence that names the operation, the peer and the phase. */
   readonly message: string;
   readonly peerId?: number;
+  /** Of an op: the view in which it failed, as InstalledView.epoch. */
+  readonly epoch?: number;
 }
 
 /** Delivered to the environment that started the op. */
@@ -76,13 +89,15 @@ export type OpEvent =
       readonly id: number;
       /** Peers whose contributions are in the result. */
       readonly worldSize: number;
+      /** Of an all-reduce: the view in which it ended, as InstalledView.epoch. */
+      readonly epoch: number;
       readonly txBytes: number;
       readonly rxBytes: number;
       readonly seconds: number;
     }
   | { readonly type: "op-failed"; readonly id: number; readonly error: NativeError };
 
-/** Delivered to the control attachment only. */
+/** Delivered to the control attachment only. Epochs are those of the ring. */
 export type ControlEvent =
   | {
       readonly type: "prepared";
@@ -91,10 +106,19 @@ export type ControlEvent =
       readonly failures: readonly { readonly peerId: number; readonly reason: string }[];
     }
   | {
+      /** No connection of the link could be restored within silenceMs; ops that need it stay where they are. */
       readonly type: "link-lost";
       readonly epoch: number;
       readonly peerId: number;
       readonly reason: string;
+    }
+  | {
+      /** A second after this peer has, these neighbours haven't called this op yet. Once per op. */
+      readonly type: "stalled";
+      readonly epoch: number;
+      readonly tag: bigint;
+      readonly seq: number;
+      readonly missing: readonly number[];
     };
 
 export type EngineEvent = OpEvent | ControlEvent;
@@ -169,6 +193,15 @@ export interface Engine {
   /** Control attachment only. Applies verdicts to the frozen ops (no verdict: abort), then opens the prepared epoch. */
   install(epoch: number, verdicts: readonly OpVerdict[]): void;
 
+  /** Control attachment only. The world has changed and this ring hasn't: what view() says from now on. */
+  setWorld(viewEpoch: number, worldSize: number): void;
+
+  /**
+   * Control attachment only. If this op is in flight here, in the open epoch, and that neighbour still hasn't
+   * called it, aborts it on all its members with ERR_PCCL_CALL_MISMATCH, and returns true.
+   */
+  abortIfMissing(epoch: number, tag: bigint, seq: number, peerId: number): boolean;
+
   /**
    * The creating attachment: fails ops in flight with ERR_PCCL_CLOSED, restores their buffers, closes links and
    * listener and ends the thread. A further attachment: only detaches. Idempotent.
@@ -176,13 +209,23 @@ export interface Engine {
   close(): void;
 }
 
+export interface EngineOptions {
+  /** An address to bind ("127.0.0.1", "0.0.0.0", "::"). */
+  readonly host: string;
+  /** 0 lets the system choose. */
+  readonly port: number;
+  /** TCP connections that make up a link, 1 to 64, default 1. Of two peers' numbers both use the larger one. */
+  readonly connectionsPerPeer?: number | undefined;
+  /** All-reduces in flight at once, 1 to 256, default 16. */
+  readonly opsInFlightMax?: number | undefined;
+}
+
 export interface Addon {
   /** Raised when this surface changes; the loader refuses another number. */
   readonly abiVersion: number;
   /** Every code that native code can give an error; a test compares them with the catalogue. */
   readonly errorCodes: readonly string[];
-  /** `host` is an address to bind ("127.0.0.1", "0.0.0.0", "::"); port 0 lets the system choose. */
-  createEngine(options: { host: string; port: number }, onEvents: (events: EngineEvent[]) => void): Engine;
+  createEngine(options: EngineOptions, onEvents: (events: EngineEvent[]) => void): Engine;
   /** Attaches this environment to an open engine of this process as its control side; there is one at a time. */
   attachEngine(id: number, onEvents: (events: EngineEvent[]) => void): Engine;
 }

@@ -84,6 +84,14 @@ export class GuardedEngine implements Engine {
     this.#raw.install(epoch, verdicts);
   }
 
+  setWorld(viewEpoch: number, worldSize: number): void {
+    this.#raw.setWorld(viewEpoch, worldSize);
+  }
+
+  abortIfMissing(epoch: number, tag: bigint, seq: number, peerId: number): boolean {
+    return this.#raw.abortIfMissing(epoch, tag, seq, peerId);
+  }
+
   close(): void {
     this.#raw.close();
   }

@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 import type { OpEvent, ReduceOp, RingMember, Tensor } from "@pccl/bindings";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { install, Peer, pair, within } from "./fixtures/peer.mjs";
+import { install, Peer, pair, until, within } from "./fixtures/peer.mjs";
 
 const COUNT = 1_001;
 const TYPES = [Float32Array, Float64Array, Int32Array];
@@ -78,6 +78,40 @@ describe("two engines in one process", () => {
     expect(peers.map((peer) => peer.engine.view())).toEqual(
       [1, 2].map((peerId) => ({ epoch: 2, peerId, rank: peerId - 1, groupSize: 2, worldSize: 2 })),
     );
+  });
+
+  it("says who hasn't called an op, and aborts it when that peer waits elsewhere", async () => {
+    const [first, second] = peers;
+    const tensor = new Float32Array([1]);
+    const op = first.start((engine) => engine.allReduce(tensor, tensor, "sum", 3n));
+    await until("the stall", () => first.stalled.length > 0);
+    expect(first.stalled).toEqual([{ type: "stalled", epoch: 1, tag: 3n, seq: 0, missing: [2] }]);
+    expect(first.control.abortIfMissing(2, 3n, 0, 2)).toBe(false);
+    expect(first.control.abortIfMissing(1, 3n, 0, 1)).toBe(false);
+    expect(first.control.abortIfMissing(1, 3n, 0, 2)).toBe(true);
+    const other = second.start((engine) =>
+      engine.allReduce(new Float32Array(1), new Float32Array(1), "sum", 3n),
+    );
+    for (const end of await within("both ends", Promise.all([op.ended, other.ended]))) {
+      expect(end).toMatchObject({
+        type: "op-failed",
+        error: { code: "ERR_PCCL_CALL_MISMATCH", peerId: 2, epoch: 1 },
+      });
+    }
+    expect(second.stalled).toEqual([]);
+  });
+
+  it("keeps the ring and its ops when only the world changes", async () => {
+    const tensors = peers.map(() => new Float32Array([1]));
+    const [first] = peers;
+    const early = first.start((engine) =>
+      engine.allReduce(tensors[0] as Tensor, tensors[0] as Tensor, "sum", 4n),
+    );
+    for (const peer of peers) peer.control.setWorld(7, 5);
+    expect(first.engine.view()).toEqual({ epoch: 7, peerId: 1, rank: 0, groupSize: 2, worldSize: 5 });
+    peers[1].engine.allReduce(tensors[1] as Tensor, tensors[1] as Tensor, "sum", 4n);
+    expect(await within("the op", early.ended)).toMatchObject({ type: "op-done", epoch: 7, worldSize: 2 });
+    expect(() => first.control.setWorld(6, 5)).toThrow("older");
   });
 
   it("reports a frozen op, and gives it the verdict that it is handed", async () => {

@@ -101,6 +101,14 @@ describe("other calls refuse", () => {
       "a host that is no address",
       () => loadAddon().createEngine({ host: "no such host", port: 0 }, () => {}),
     ],
+    [
+      "more connections than there may be",
+      () => loadAddon().createEngine({ host: "127.0.0.1", port: 0, connectionsPerPeer: 65 }, () => {}),
+    ],
+    [
+      "no ops in flight",
+      () => loadAddon().createEngine({ host: "127.0.0.1", port: 0, opsInFlightMax: 0 }, () => {}),
+    ],
     ["no options", () => loadAddon().createEngine(any(undefined), () => {})],
     ["an op id that is no integer", ({ engine }) => engine.cancel(0.5)],
     ["tensors that are no list", ({ engine }) => engine.exportState(any({}))],
@@ -126,6 +134,19 @@ describe("other calls refuse", () => {
       "a key of another length",
       ({ control, member }) => control.prepare({ ...viewOf(2, 1, [member]), key: new Uint8Array(15) }, 1_000),
     ],
+    [
+      "a silence shorter than can be watched for",
+      ({ control, member }) => control.prepare({ ...viewOf(2, 1, [member]), silenceMs: 499 }, 1_000),
+    ],
+    [
+      "a relay for this peer itself",
+      ({ control, member }) =>
+        control.prepare({ ...viewOf(2, 1, [member]), relays: [{ a: 1, b: 2 }] }, 1_000),
+    ],
+    ["a world older than the view", ({ control }) => control.setWorld(0, 2)],
+    ["a world without peers", ({ control }) => control.setWorld(1, 0)],
+    ["a world from the creating side", ({ engine }) => engine.setWorld(1, 2)],
+    ["an abort from the creating side", ({ engine }) => engine.abortIfMissing(1, 1n, 0, 2)],
     ["no timeout", ({ control, member }) => control.prepare(viewOf(2, 1, [member]), any(undefined))],
     ["an install of what isn't prepared", ({ control }) => control.install(77, [])],
     ["a verdict without tag", ({ control }) => control.install(77, [any({ seq: 0, commit: true })])],

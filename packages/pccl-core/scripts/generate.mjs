@@ -52,13 +52,14 @@ try {
       ...["--longs=String", "--enums=String", "--defaults", "--oneofs"],
       ...["--grpcLib=@grpc/grpc-js", "--importFileExtension=.js", "-O", scratch, "-I", copy, "--"],
       "pccl/v1/membership.proto",
+      "pccl/v1/journal.proto",
     ],
     { stdio: ["ignore", "ignore", "inherit"] },
   );
   // The generator notes where this machine keeps the .proto; that is nobody's business in a package.
   for (const file of files(scratch)) {
     const path = join(scratch, file);
-    writeFileSync(path, readFileSync(path, "utf8").replace(/^\/\/ Original file: .*\n/m, ""));
+    writeFileSync(path, readFileSync(path, "utf8").replace(/^\/\/ Original file: .*\n/gm, ""));
   }
   mirror(scratch, join(packageFolder, "src/control/generated"));
 } finally {

@@ -107,6 +107,23 @@ export const ERROR_CATALOGUE = {
     meaning: "The system refused an address or port to listen on, or memory for it.",
     remedy: "Choose a free port and an address of this machine.",
   },
+  ERR_PCCL_JOURNAL_IN_USE: {
+    retryable: false,
+    meaning: "Another coordinator of this machine uses the same state directory.",
+    remedy: "Stop the other coordinator, or give this one a directory of its own.",
+  },
+  ERR_PCCL_JOURNAL_UNREADABLE: {
+    retryable: false,
+    meaning: "A coordinator's journal is damaged, or another version of this library wrote it.",
+    remedy:
+      "Start the version that wrote it, or restore the file. Without it peers can't go on: move it away and connect them again.",
+  },
+  ERR_PCCL_JOURNAL_FAILED: {
+    retryable: false,
+    meaning:
+      "A coordinator's state directory can't be used: no permission, no space, or an error of the disk. A running coordinator has stopped.",
+    remedy: "Remove the cause and start the coordinator again with the same directory: its peers go on.",
+  },
   ERR_PCCL_STATE_MISMATCH: {
     retryable: false,
     meaning: "Peers offer shared states with different names, types or lengths.",

@@ -109,6 +109,18 @@ export class ListenFailedError extends PcclError {
   declare readonly code: "ERR_PCCL_LISTEN_FAILED";
 }
 
+export class JournalInUseError extends PcclError {
+  declare readonly code: "ERR_PCCL_JOURNAL_IN_USE";
+}
+
+export class JournalUnreadableError extends PcclError {
+  declare readonly code: "ERR_PCCL_JOURNAL_UNREADABLE";
+}
+
+export class JournalFailedError extends PcclError {
+  declare readonly code: "ERR_PCCL_JOURNAL_FAILED";
+}
+
 export class StateMismatchError extends PcclError {
   declare readonly code: "ERR_PCCL_STATE_MISMATCH";
 }
@@ -166,6 +178,9 @@ export const ERROR_CLASSES: { readonly [Code in PcclErrorCode]: ErrorClass<Code>
   ERR_PCCL_REMOVED: RemovedError,
   ERR_PCCL_TIMEOUT: PcclTimeoutError,
   ERR_PCCL_LISTEN_FAILED: ListenFailedError,
+  ERR_PCCL_JOURNAL_IN_USE: JournalInUseError,
+  ERR_PCCL_JOURNAL_UNREADABLE: JournalUnreadableError,
+  ERR_PCCL_JOURNAL_FAILED: JournalFailedError,
   ERR_PCCL_STATE_MISMATCH: StateMismatchError,
   ERR_PCCL_STATE_REVISION: StateRevisionError,
   ERR_PCCL_STATE_LOST: StateLostError,

@@ -1,68 +1,92 @@
-/** The peer's gRPC stream to the coordinator: reaches it, carries messages both ways, and says once when it ends. */
+/**
+ * The peer's gRPC stream to the coordinator: reaches it, carries messages both ways, says when it ends, and makes
+ * another one when asked. Only the latest stream is heard.
+ */
 import { type ClientDuplexStream, credentials, type StatusObject, status } from "@grpc/grpc-js";
 import type { SessionError } from "../membership/session-protocol.js";
-import type { CoordinatorMessage, PeerMessage } from "../membership/messages.js";
+import type { CoordinatorMessage, Envelope, PeerMessage } from "../membership/messages.js";
 import type { CoordinatorMessage__Output } from "./generated/pccl/v1/CoordinatorMessage.js";
 import type { PeerMessage as WirePeerMessage } from "./generated/pccl/v1/PeerMessage.js";
 import { CHANNEL_OPTIONS, membershipService } from "./service.js";
 import { coordinatorMessageFromWire, peerMessageToWire } from "./wire.js";
 
 /** Pauses between attempts to reach the coordinator. */
-const RETRY_MIN_MS = 100;
-const RETRY_MAX_MS = 2_000;
+const RETRY_MIN_MS = 50;
+const RETRY_MAX_MS = 500;
+/** An attempt that gets no answer for this long is given up for another one: the way there may have changed. */
+const ATTEMPT_TIMEOUT_MS = 5_000;
+
+/** Statuses with which networks and dying servers end a stream; any other one is somebody's answer. */
+const TRANSIENT: ReadonlySet<status> = new Set([
+  status.UNAVAILABLE,
+  status.INTERNAL,
+  status.CANCELLED,
+  status.DEADLINE_EXCEEDED,
+]);
 
 export interface ControlClientHooks {
-  /** The coordinator has accepted the stream; messages can be sent from now on. */
+  /** The coordinator has accepted a stream; messages can be sent from now on. */
   onConnected(): void;
-  onMessage(message: CoordinatorMessage): void;
+  onMessage(envelope: Envelope<CoordinatorMessage>): void;
   /** The stream ended after onConnected. */
-  onDisconnected(reason: string): void;
-  /** No stream could be made, or what came on it isn't the protocol. Nothing follows. */
+  onDetached(reason: string): void;
+  /** No coordinator was reached in time, or what answers there is none. Nothing follows. */
   onFailed(error: SessionError): void;
 }
 
 export interface ControlClientOptions {
   /** HOST:PORT. */
   readonly address: string;
-  /** How long to keep trying until the coordinator accepts the stream. */
+  /** How long to keep trying until the coordinator accepts the first stream. */
   readonly connectTimeoutMs: number;
 }
 
-type Stream = ClientDuplexStream<WirePeerMessage, CoordinatorMessage__Output>;
+type Client = InstanceType<typeof membershipService>;
+
+/** One attempt at a stream, and the stream if it succeeds. */
+interface Attempt {
+  readonly client: Client;
+  readonly stream: ClientDuplexStream<WirePeerMessage, CoordinatorMessage__Output>;
+  readonly timer: NodeJS.Timeout;
+  connected: boolean;
+}
 
 export class ControlClient {
   readonly #options: ControlClientOptions;
   readonly #hooks: ControlClientHooks;
-  readonly #client: InstanceType<typeof membershipService>;
   readonly #startedAtMs = performance.now();
-  #stream: Stream | undefined;
-  #connected = false;
+  #attempt: Attempt | undefined;
+  /** There has been a stream. */
+  #reached = false;
   #over = false;
   #retryMs = RETRY_MIN_MS;
   #retryTimer: NodeJS.Timeout | undefined;
   readonly #deadlineTimer: NodeJS.Timeout;
   #lastReason = "no answer";
 
+  /** Begins to make the first stream. */
   constructor(options: ControlClientOptions, hooks: ControlClientHooks) {
     this.#options = options;
     this.#hooks = hooks;
-    this.#client = new membershipService(options.address, credentials.createInsecure(), {
-      ...CHANNEL_OPTIONS,
-      "grpc.initial_reconnect_backoff_ms": RETRY_MIN_MS,
-      "grpc.max_reconnect_backoff_ms": RETRY_MAX_MS,
-    });
     this.#deadlineTimer = setTimeout(() => this.#unreachable(), options.connectTimeoutMs);
-    this.#attend();
+    this.#try();
   }
 
-  send(message: PeerMessage): void {
+  /** Lets go of the stream there is, and tries to make another one until there is one, or the end. */
+  connect(): void {
+    this.#drop();
+    this.#retryMs = RETRY_MIN_MS;
+    this.#try();
+  }
+
+  send(envelope: Envelope<PeerMessage>): void {
     // A stream that has failed says so by its own event; writing to it then is not another error.
-    if (!this.#over) this.#stream?.write(peerMessageToWire(message));
+    this.#attempt?.stream.write(peerMessageToWire(envelope));
   }
 
-  /** Ends the stream after what was sent; onDisconnected follows when the coordinator has ended it too. */
+  /** Ends the stream after what was sent on it; onDetached follows when the coordinator has ended it too. */
   end(): void {
-    if (this.#connected) this.#stream?.end();
+    if (this.#attempt?.connected === true) this.#attempt.stream.end();
     else this.close();
   }
 
@@ -70,32 +94,45 @@ export class ControlClient {
   close(): void {
     this.#over = true;
     clearTimeout(this.#deadlineTimer);
-    clearTimeout(this.#retryTimer);
-    this.#stream?.cancel();
-    this.#client.close();
+    this.#drop();
   }
 
-  #attend(): void {
-    const stream = this.#client.attend();
-    this.#stream = stream;
+  /** A channel of its own for each attempt: a used one keeps pauses of its own between attempts. */
+  #try(): void {
+    if (this.#over) return;
+    const client = new membershipService(
+      this.#options.address,
+      credentials.createInsecure(),
+      CHANNEL_OPTIONS,
+    );
+    const stream = client.attend();
+    const timer = setTimeout(() => this.#onEnd(attempt, "no answer"), ATTEMPT_TIMEOUT_MS);
+    const attempt: Attempt = { client, stream, timer, connected: false };
+    this.#attempt = attempt;
     stream.on("metadata", () => {
-      if (this.#over) return;
-      this.#connected = true;
+      if (this.#attempt !== attempt) return;
+      attempt.connected = true;
+      this.#reached = true;
+      clearTimeout(timer);
       clearTimeout(this.#deadlineTimer);
       this.#hooks.onConnected();
     });
     stream.on("data", (wire: CoordinatorMessage__Output) => {
-      if (!this.#over) this.#onData(wire);
+      if (this.#attempt === attempt) this.#onData(wire);
     });
     // The status comes once, whatever happened, and after all messages; "error" only says the same again.
-    stream.on("status", (end: StatusObject) => this.#onEnd(end));
+    stream.on("status", ({ code, details }: StatusObject) => {
+      // grpc-js appends advice that has nothing to say here.
+      const reason = details.replace(/\s*Resolution note:.*$/s, "").replace(/\.$/, "");
+      this.#onEnd(attempt, code === status.OK ? "the coordinator ended it" : reason, code);
+    });
     stream.on("error", () => {});
   }
 
   #onData(wire: CoordinatorMessage__Output): void {
-    let message: CoordinatorMessage;
+    let envelope: Envelope<CoordinatorMessage>;
     try {
-      message = coordinatorMessageFromWire(wire);
+      envelope = coordinatorMessageFromWire(wire);
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
       return this.#fail({
@@ -103,25 +140,27 @@ export class ControlClient {
         message: `The coordinator sent a message that breaks the protocol: ${reason}.`,
       });
     }
-    this.#hooks.onMessage(message);
+    this.#hooks.onMessage(envelope);
   }
 
-  #onEnd({ code, details }: StatusObject): void {
-    if (this.#over) return;
-    if (this.#connected) {
-      this.close();
-      this.#hooks.onDisconnected(code === status.OK ? "the coordinator ended it" : details);
-      return;
-    }
-    // grpc-js appends advice that has nothing to say here.
-    this.#lastReason = details.replace(/\s*Resolution note:.*$/s, "").replace(/\.$/, "");
-    if (code !== status.UNAVAILABLE) {
-      // Something answers there, and it isn't a coordinator: trying again won't help.
-      this.#unreachable();
-      return;
-    }
-    this.#retryTimer = setTimeout(() => this.#attend(), this.#retryMs);
+  #onEnd(attempt: Attempt, reason: string, code: status = status.UNAVAILABLE): void {
+    if (this.#attempt !== attempt) return;
+    this.#drop();
+    if (attempt.connected) return this.#hooks.onDetached(reason);
+    this.#lastReason = reason;
+    if (!TRANSIENT.has(code)) return this.#notACoordinator();
+    this.#retryTimer = setTimeout(() => this.#try(), this.#retryMs);
     this.#retryMs = Math.min(2 * this.#retryMs, RETRY_MAX_MS);
+  }
+
+  #drop(): void {
+    clearTimeout(this.#retryTimer);
+    const attempt = this.#attempt;
+    this.#attempt = undefined;
+    if (attempt === undefined) return;
+    clearTimeout(attempt.timer);
+    attempt.stream.cancel();
+    attempt.client.close();
   }
 
   #unreachable(): void {
@@ -129,6 +168,15 @@ export class ControlClient {
     this.#fail({
       code: "ERR_PCCL_COORDINATOR_UNREACHABLE",
       message: `connect: the coordinator at ${this.#options.address} could not be reached within ${afterMs} ms: ${this.#lastReason}.`,
+    });
+  }
+
+  /** Something else answers there: trying again won't help. */
+  #notACoordinator(): void {
+    if (!this.#reached) return this.#unreachable();
+    this.#fail({
+      code: "ERR_PCCL_COORDINATOR_LOST",
+      message: `What answers at ${this.#options.address} now is not the coordinator: ${this.#lastReason}.`,
     });
   }
 

@@ -1,3 +1,4 @@
+export type { RestoredLog } from "./log.js";
 export type { CoordinatorLog } from "../membership/state.js";
 export {
   Coordinator,

@@ -1,6 +1,22 @@
 /** The coordinator's events as sentences for people. */
 import { formatAddress } from "../base/address.js";
 import type { CoordinatorLog } from "../membership/state.js";
+import type { Restored } from "./journal.js";
+
+/** What a coordinator found in its state directory. */
+export interface RestoredLog {
+  readonly event: "restored";
+  readonly peers: number;
+  readonly groups: number;
+  /** Of the installed view. */
+  readonly epoch: number;
+  /** The shared state's, by group. */
+  readonly revisions: Readonly<Record<number, number>>;
+  /** Events behind the journal's snapshot. */
+  readonly replayed: number;
+  /** Bytes at the journal's end that the last coordinator had only begun to write. */
+  readonly tornBytes: number;
+}
 
 /** Events that something went wrong. */
 export const WARNINGS: ReadonlySet<CoordinatorLog["event"]> = new Set([
@@ -16,6 +32,12 @@ export function describeLog(log: CoordinatorLog): string {
       return `peer ${log.peerId} joined group ${log.group} from ${formatAddress(log.endpoint)}, pending`;
     case "refused":
       return `refused ${log.address} with ${log.code}: ${log.reason}`;
+    case "detached":
+      return `peer ${log.peerId} is detached: ${log.reason}`;
+    case "attached":
+      return `peer ${log.peerId} attached again; messages sent again: ${log.resent}`;
+    case "restarted":
+      return `going on with ${log.peers} peers in epoch ${log.epoch}; waiting for them to attach`;
     case "left":
       return `peer ${log.peerId} left; world size ${log.worldSize}`;
     case "removed":
@@ -33,4 +55,16 @@ export function describeLog(log: CoordinatorLog): string {
     case "call-failed":
       return `call of ${log.peerIds.length === 1 ? "peer" : "peers"} ${log.peerIds.join(", ")} failed with ${log.code}: ${log.reason}`;
   }
+}
+
+export function describeRestored({ state, replayed, tornBytes }: Restored): [RestoredLog, string] {
+  const { peers, installedEpoch: epoch, records } = state;
+  const groups = new Set([...peers.values()].map((peer) => peer.group)).size;
+  const revisions = Object.fromEntries([...records].map(([group, { revision }]) => [group, revision]));
+  const each = Object.entries(revisions).map(([group, revision]) => `group ${group} at ${revision}`);
+  return [
+    { event: "restored", peers: peers.size, groups, epoch, revisions, replayed, tornBytes },
+    `restored ${peers.size} peers in ${groups} groups, epoch ${epoch}, revisions ${each.join(", ") || "none"}; ` +
+      `events replayed: ${replayed}${tornBytes > 0 ? `; unfinished bytes dropped: ${tornBytes}` : ""}`,
+  ];
 }

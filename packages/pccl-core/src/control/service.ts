@@ -1,4 +1,5 @@
 /** The gRPC service of proto/pccl/v1/membership.proto, loaded once per thread. */
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { loadPackageDefinition } from "@grpc/grpc-js";
 import type { ChannelOptions } from "@grpc/grpc-js";
@@ -11,7 +12,7 @@ import type { ProtoGrpcType } from "./generated/membership.js";
  * 64-bit fields come as decimal strings, since tags use all 64 bits; scripts/generate.mjs makes the types with
  * the same choices.
  */
-const PROTO_OPTIONS: Options = {
+export const PROTO_OPTIONS: Options = {
   keepCase: false,
   longs: String,
   enums: String,
@@ -20,6 +21,11 @@ const PROTO_OPTIONS: Options = {
 };
 
 const protoFolder = fileURLToPath(new URL("../../proto/", import.meta.url));
+
+/** Where a file of proto/ is, named as imports in .proto files name it. */
+export function protoFile(name: string): string {
+  return join(protoFolder, name);
+}
 
 export const membershipService: ProtoGrpcType["pccl"]["v1"]["Membership"] = (
   loadPackageDefinition(

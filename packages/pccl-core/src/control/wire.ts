@@ -27,7 +27,7 @@ import type { JoinedPeer__Output } from "./generated/pccl/v1/JoinedPeer.js";
 import type { LinkFailure__Output } from "./generated/pccl/v1/LinkFailure.js";
 import type { LostPeer__Output } from "./generated/pccl/v1/LostPeer.js";
 import type { Member as WireMember, Member__Output } from "./generated/pccl/v1/Member.js";
-import type { OpReport__Output } from "./generated/pccl/v1/OpReport.js";
+import type { OpReport as WireOpReport, OpReport__Output } from "./generated/pccl/v1/OpReport.js";
 import type { OpVerdict__Output } from "./generated/pccl/v1/OpVerdict.js";
 import type {
   PeerMessage as WirePeerMessage,
@@ -173,8 +173,12 @@ function opKeyFromWire(
   };
 }
 
-function reportFromWire(wire: OpReport__Output): OpReport {
+export function reportFromWire(wire: OpReport__Output): OpReport {
   return { ...opKeyFromWire("ops", wire), state: enumOf("ops.state", OP_STATES, wire.state) };
+}
+
+export function reportToWire({ epoch, tag, seq, state }: OpReport): WireOpReport {
+  return { epoch, tag: tag.toString(), seq, state: nameOf(OP_STATES, state) };
 }
 
 function verdictFromWire(wire: OpVerdict__Output): OpVerdict {
@@ -310,12 +314,7 @@ function peerMessageBody(message: PeerMessage): WirePeerMessage {
         ready: {
           epoch: message.epoch,
           failures: [...message.failures],
-          ops: message.ops.map(({ epoch, tag, seq, state }) => ({
-            epoch,
-            tag: tag.toString(),
-            seq,
-            state: nameOf(OP_STATES, state),
-          })),
+          ops: message.ops.map(reportToWire),
         },
       };
     case "link-lost": {

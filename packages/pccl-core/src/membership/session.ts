@@ -514,16 +514,18 @@ function onCallFailed(
   }
 }
 
-/** The coordinator answers with CallFailed, or has answered already. While it can't be reached nobody waits for it. */
+/**
+ * The coordinator answers with CallFailed, or has answered already. While it can't be reached nobody waits for it,
+ * but at the end of a sync, which the group may have completed: then the caller's state must follow.
+ */
 function withdraw(state: SessionState, turn: Turn, target: number): void {
   const kind = state.open.get(target);
   if (kind === undefined) return;
   const requestId = kind === "sync-done" ? state.sync?.offerId : target;
   if (requestId === undefined) return;
   send(state, turn, { kind: "withdraw", requestId });
-  if (state.stream === "attached") return;
+  if (state.stream === "attached" || kind === "sync-done") return;
   state.open.delete(target);
-  if (kind === "sync-done") state.sync = undefined;
   const since = state.broken === undefined ? "" : `: ${state.broken.reason}`;
   const unreachable = `${kind}: withdrawn while the coordinator could not be reached${since}.`;
   replyError(turn, target, error("ERR_PCCL_CANCELLED", unreachable));
@@ -560,7 +562,7 @@ function onTick(state: SessionState, turn: Turn): void {
   const silentMs = Math.round(nowMs - state.heardAtMs);
   if (silentMs > state.leaseMs) {
     const silence = `it was silent for ${silentMs} ms, longer than the lease of ${state.leaseMs} ms`;
-    if (state.phase === "leaving") turn.effects.push({ kind: "end" });
+    if (state.phase !== "pending" && state.phase !== "admitted") turn.effects.push({ kind: "end" });
     return onDetached(state, turn, silence);
   }
   if (state.stream === "attached" && nowMs - state.sentAtMs >= state.leaseMs / HEARTBEATS_PER_LEASE) {

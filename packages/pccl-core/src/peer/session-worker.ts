@@ -19,8 +19,9 @@ import type { SessionError, SessionNotice, SessionRequest, SessionWorkerData } f
 const port = parentPort;
 if (port === null) throw new Error("session-worker.js is the program of a worker thread");
 
-const { engineId, coordinator, group, advertise, connectTimeoutMs } = workerData as SessionWorkerData;
-const session = createSession({ group, advertise });
+const { engineId, coordinator, group, advertise, connectTimeoutMs, coordinatorTimeoutMs } =
+  workerData as SessionWorkerData;
+const session = createSession({ group, advertise, coordinatorTimeoutMs });
 /** What the engine said of the frozen epoch's ops, until it has prepared the next one. */
 let frozenOps: readonly OpReport[] = [];
 let engine: Engine | undefined;
@@ -37,8 +38,8 @@ try {
     { address: coordinator, connectTimeoutMs },
     {
       onConnected: () => onEvent({ kind: "connected" }),
-      onMessage: (message) => onEvent({ kind: "message", message }),
-      onDisconnected: (reason) => onEvent({ kind: "disconnected", reason }),
+      onMessage: (envelope) => onEvent({ kind: "message", ...envelope }),
+      onDetached: (reason) => onEvent({ kind: "detached", reason }),
       onFailed: (error) => onEvent({ kind: "failed", error }),
     },
   );
@@ -55,10 +56,17 @@ function scheduleTick(): void {
 }
 
 function onEngineEvent(event: EngineEvent): void {
-  if (event.type === "prepared") {
-    onEvent({ kind: "prepared", epoch: event.epoch, failures: event.failures, ops: frozenOps });
-  } else if (event.type === "link-lost") {
-    onEvent({ kind: "link-lost", epoch: event.epoch, peerId: event.peerId, reason: event.reason });
+  switch (event.type) {
+    case "prepared":
+      return onEvent({ kind: "prepared", epoch: event.epoch, failures: event.failures, ops: frozenOps });
+    case "link-lost":
+      return onEvent({ kind: "link-lost", epoch: event.epoch, peerId: event.peerId, reason: event.reason });
+    case "stalled": {
+      const { epoch, tag, seq, missing } = event;
+      return onEvent({ kind: "stalled", epoch, tag, seq, missing });
+    }
+    default:
+      // Ops belong to the main thread's attachment, which gets their events.
   }
 }
 
@@ -81,7 +89,9 @@ function onEvent(event: SessionEvent): void {
 function carryOut(effect: SessionEffect): void {
   switch (effect.kind) {
     case "send":
-      return client?.send(effect.message);
+      return client?.send(effect);
+    case "connect":
+      return client?.connect();
     case "end":
       return client?.end();
     case "engine-prepare":
@@ -90,6 +100,13 @@ function carryOut(effect: SessionEffect): void {
     case "engine-install":
       engine?.install(effect.epoch, effect.verdicts);
       return;
+    case "engine-set-world":
+      return engine?.setWorld(effect.epoch, effect.worldSize);
+    case "engine-abort": {
+      const { epoch, tag, seq, peerId } = effect;
+      const aborted = engine?.abortIfMissing(epoch, tag, seq, peerId) ?? false;
+      return onEvent({ kind: "abort-answered", epoch, tag, seq, aborted });
+    }
     case "notify":
       return tell(effect.notice);
   }

@@ -1,7 +1,8 @@
 /** The peer's session: what it tells the coordinator, the engine and its user, in every phase. */
 import { beforeEach, describe, expect, it } from "vitest";
+import { UNNUMBERED } from "../../src/membership/channel.js";
 import { HEARTBEATS_PER_LEASE, LEASE_DEFAULT_MS, PROTOCOL_VERSION } from "../../src/base/limits.js";
-import type { CoordinatorMessage, View } from "../../src/membership/messages.js";
+import type { CoordinatorMessage, OpVerdict, PeerMessage, View } from "../../src/membership/messages.js";
 import {
   createSession,
   type SessionEffect,
@@ -13,17 +14,38 @@ import type { SessionRequest } from "../../src/membership/session-protocol.js";
 import { op } from "./world.js";
 
 const LEASE_MS = 1_000;
+const COORDINATOR_TIMEOUT_MS = 20_000;
+const NOT_NUMBERED: ReadonlySet<string> = new Set([
+  "registered",
+  "attached",
+  "rejected",
+  "heartbeat",
+  "removed",
+]);
+const config = {
+  group: 0,
+  advertise: { host: "", port: 1_002 },
+  coordinatorTimeoutMs: COORDINATOR_TIMEOUT_MS,
+};
+const secret = new Uint8Array(16).fill(3);
 const key = new Uint8Array(16).fill(9);
 let session: SessionState;
 let nowMs: number;
 
 beforeEach(() => {
-  session = createSession({ group: 0, advertise: { host: "", port: 1_002 } });
+  session = createSession(config);
   nowMs = 0;
+  told = 0;
 });
 
 const step = (event: SessionEvent): SessionEffect[] => stepSession(session, event, nowMs);
-const hear = (message: CoordinatorMessage): SessionEffect[] => step({ kind: "message", message });
+/** Of the coordinator: the last number given out, and the last one that came. */
+const heard = 0;
+let told: number;
+const hear = (message: CoordinatorMessage): SessionEffect[] => {
+  const seq = NOT_NUMBERED.has(message.kind) ? UNNUMBERED : ++told;
+  return step({ kind: "message", seq, ack: heard, message });
+};
 const ask = (request: SessionRequest): SessionEffect[] => step({ kind: "request", request });
 const tick = (afterMs: number): SessionEffect[] => {
   nowMs += afterMs;
@@ -31,32 +53,33 @@ const tick = (afterMs: number): SessionEffect[] => {
 };
 
 function view(epoch: number, ...ids: number[]): View {
-  const members = [...ids.map((peerId) => ({ peerId, group: 0 })), { peerId: 50, group: 1 }].map(
-    (member) => ({
-      ...member,
-      endpoint: { host: `h${member.peerId}`, port: 1_000 + member.peerId },
-    }),
-  );
+  const members = ids
+    .filter((peerId) => peerId !== 2)
+    .map((peerId) => ({ peerId, group: 0, endpoint: { host: `h${peerId}`, port: 1_000 + peerId } }));
   return {
     epoch,
+    worldSize: ids.length + 1,
+    ring: { group: 0, epoch, peerIds: ids },
     members,
-    rings: [
-      { group: 0, peerIds: ids },
-      { group: 1, peerIds: [50] },
-    ],
+    relays: [],
     key,
   };
+}
+
+function install(epoch: number, verdicts: readonly OpVerdict[] = []): CoordinatorMessage {
+  return { kind: "install", epoch, worldSize: 3, verdicts, joined: [], lost: [] };
 }
 
 /** Registers this peer as peer 2 and installs epoch 1 with peers 1 and 2. */
 function admit(): void {
   step({ kind: "connected" });
-  hear({ kind: "registered", peerId: 2, leaseMs: LEASE_MS });
+  hear({ kind: "registered", peerId: 2, leaseMs: LEASE_MS, secret });
   hear({ kind: "prepare", view: view(1, 1, 2) });
   step({ kind: "prepared", epoch: 1, failures: [], ops: [] });
-  hear({ kind: "install", epoch: 1, verdicts: [] });
+  hear(install(1));
 }
 
+const sent = (message: PeerMessage): unknown => expect.objectContaining({ kind: "send", message });
 const reply = (id: number, value: unknown): SessionEffect =>
   ({ kind: "notify", notice: { kind: "reply", id, value } }) as SessionEffect;
 const failed = (id: number, code: string): unknown =>
@@ -71,17 +94,14 @@ const ended = (code: string, message: RegExp): unknown => ({
 describe("joining", () => {
   it("registers, waits, and is admitted by the first install", () => {
     expect(step({ kind: "connected" })).toEqual([
-      {
-        kind: "send",
-        message: {
-          kind: "register",
-          protocolVersion: PROTOCOL_VERSION,
-          group: 0,
-          endpoint: { host: "", port: 1_002 },
-        },
-      },
+      sent({
+        kind: "register",
+        protocolVersion: PROTOCOL_VERSION,
+        group: 0,
+        endpoint: { host: "", port: 1_002 },
+      }),
     ]);
-    expect(hear({ kind: "registered", peerId: 2, leaseMs: LEASE_MS })).toEqual([
+    expect(hear({ kind: "registered", peerId: 2, leaseMs: LEASE_MS, secret })).toEqual([
       { kind: "notify", notice: { kind: "pending", peerId: 2 } },
     ]);
     expect(hear({ kind: "prepare", view: view(1, 1, 2) })).toEqual([
@@ -90,22 +110,32 @@ describe("joining", () => {
         timeoutMs: expect.any(Number),
         view: {
           epoch: 1,
+          viewEpoch: 1,
           peerId: 2,
           key,
           ring: [
             { peerId: 1, host: "h1", port: 1_001 },
-            { peerId: 2, host: "h2", port: 1_002 },
+            { peerId: 2, host: "", port: 0 },
           ],
           worldSize: 3,
+          silenceMs: LEASE_MS,
+          relays: [],
         },
       },
     ]);
     expect(step({ kind: "prepared", epoch: 1, failures: [], ops: [] })).toEqual([
-      { kind: "send", message: { kind: "ready", epoch: 1, failures: [], ops: [] } },
+      sent({ kind: "ready", epoch: 1, failures: [], ops: [] }),
     ]);
-    expect(hear({ kind: "install", epoch: 1, verdicts: [] })).toEqual([
+    expect(hear(install(1))).toEqual([
       { kind: "engine-install", epoch: 1, verdicts: [] },
-      { kind: "notify", notice: { kind: "admitted", peerId: 2 } },
+      {
+        kind: "notify",
+        notice: {
+          kind: "admitted",
+          peerId: 2,
+          view: { epoch: 1, worldSize: 3, ring: [1, 2], joined: [], lost: [] },
+        },
+      },
     ]);
   });
 
@@ -129,7 +159,7 @@ describe("joining", () => {
 
   it("has no calls before it is admitted", () => {
     step({ kind: "connected" });
-    hear({ kind: "registered", peerId: 2, leaseMs: LEASE_MS });
+    hear({ kind: "registered", peerId: 2, leaseMs: LEASE_MS, secret });
     expect(ask({ id: 1, kind: "has-pending-peers" })).toEqual([failed(1, "ERR_PCCL_NOT_INSTALLED")]);
   });
 });
@@ -141,15 +171,59 @@ describe("views", () => {
     hear({ kind: "prepare", view: view(2, 2) });
     const { epoch: _, ...report } = op(1, 7n, "done");
     expect(step({ kind: "prepared", epoch: 2, failures: [], ops: [report] })).toEqual([
-      { kind: "send", message: { kind: "ready", epoch: 2, failures: [], ops: [op(1, 7n, "done")] } },
+      sent({ kind: "ready", epoch: 2, failures: [], ops: [op(1, 7n, "done")] }),
     ]);
     const verdicts = [
       { epoch: 1, tag: 7n, seq: 0, commit: true },
       { epoch: 9, tag: 8n, seq: 0, commit: true },
     ];
-    expect(hear({ kind: "install", epoch: 2, verdicts })).toEqual([
+    expect(hear(install(2, verdicts))).toMatchObject([
       { kind: "engine-install", epoch: 2, verdicts: [{ tag: 7n, seq: 0, commit: true }] },
-      { kind: "notify", notice: { kind: "installed", epoch: 2 } },
+      { kind: "notify", notice: { kind: "installed", view: { epoch: 2, ring: [2] } } },
+    ]);
+  });
+
+  it("only hears of a view that leaves its ring as it is", () => {
+    const lost = [{ peerId: 50, group: 1, reason: "it left" }];
+    expect(hear({ ...install(2), kind: "install", worldSize: 2, lost } as CoordinatorMessage)).toEqual([
+      { kind: "engine-set-world", epoch: 2, worldSize: 2 },
+      {
+        kind: "notify",
+        notice: {
+          kind: "installed",
+          view: { epoch: 2, worldSize: 2, ring: [1, 2], joined: [], lost },
+        },
+      },
+    ]);
+    // The ring's ops keep the name of the ring.
+    hear({ kind: "prepare", view: view(3, 2) });
+    const { epoch: _, ...report } = op(1, 7n, "done");
+    expect(step({ kind: "prepared", epoch: 3, failures: [], ops: [report] })).toMatchObject([
+      { message: { epoch: 3, ops: [{ epoch: 1 }] } },
+    ]);
+  });
+
+  it("reaches a member through a relay, and relays for others", () => {
+    const endpoint = { host: "h4", port: 1_004 };
+    const relayed = {
+      ...view(2, 1, 2, 3, 4),
+      relays: [
+        { a: 2, b: 3, via: 4 },
+        { a: 4, b: 1, via: 2 },
+      ],
+    };
+    expect(hear({ kind: "prepare", view: relayed })).toMatchObject([
+      {
+        view: {
+          ring: [
+            { peerId: 1 },
+            { peerId: 2 },
+            { peerId: 3, ...endpoint, via: 4 },
+            { peerId: 4, ...endpoint },
+          ],
+          relays: [{ a: 4, b: 1 }],
+        },
+      },
     ]);
   });
 
@@ -176,15 +250,16 @@ describe("views", () => {
   });
 
   it.each<[string, CoordinatorMessage]>([
-    ["an install of what it hasn't prepared", { kind: "install", epoch: 2, verdicts: [] }],
+    ["an install that is no news", install(1)],
     ["an epoch that doesn't rise", { kind: "prepare", view: view(1, 1, 2) }],
     ["a view without this peer", { kind: "prepare", view: view(2, 1, 3) }],
     [
-      "a ring with a stranger",
-      { kind: "prepare", view: { ...view(2, 2), rings: [{ group: 0, peerIds: [2, 8] }] } },
+      "a ring of another group",
+      { kind: "prepare", view: { ...view(2, 2), ring: { group: 1, epoch: 2, peerIds: [2] } } },
     ],
-    ["a second registration", { kind: "registered", peerId: 3, leaseMs: 1 }],
+    ["a second registration", { kind: "registered", peerId: 3, leaseMs: 1, secret }],
     ["the end of a sync that it isn't in", { kind: "sync-complete", requestId: 1, revision: 1 }],
+    ["an answer without its number", { kind: "attached", received: 0 }],
   ])("ends rather than follow %s", (_, message) => {
     expect(hear(message)).toEqual([{ kind: "end" }, ended("ERR_PCCL_INTERNAL", /broke the protocol/)]);
   });
@@ -208,7 +283,7 @@ describe("calls", () => {
     fetches: [],
   };
   const done: SessionRequest = { id: 6, kind: "sync-done", ok: true, reason: "" };
-  const failure: CoordinatorMessage = {
+  const failure: CoordinatorMessage & { kind: "call-failed" } = {
     kind: "call-failed",
     requestId: 5,
     code: "ERR_PCCL_PEER_LOST",
@@ -216,9 +291,7 @@ describe("calls", () => {
   };
 
   it("carries votes and their answers", () => {
-    expect(ask({ id: 3, kind: "has-pending-peers" })).toEqual([
-      { kind: "send", message: { kind: "pending-vote", requestId: 3 } },
-    ]);
+    expect(ask({ id: 3, kind: "has-pending-peers" })).toEqual([sent({ kind: "pending-vote", requestId: 3 })]);
     expect(hear({ kind: "pending-answer", requestId: 3, pending: true })).toEqual([reply(3, true)]);
     expect(hear({ kind: "pending-answer", requestId: 3, pending: true })).toEqual([]);
     ask({ id: 4, kind: "update-topology" });
@@ -229,13 +302,11 @@ describe("calls", () => {
 
   it("carries a sync from offer to completion", () => {
     const { id: _, ...body } = offer;
-    expect(ask(offer)).toEqual([{ kind: "send", message: { ...body, requestId: 5 } }]);
+    expect(ask(offer)).toEqual([sent({ ...body, requestId: 5 })]);
     expect(hear(plan)).toEqual([reply(5, { revision: 3, source: undefined, fetches: [] })]);
-    expect(ask(done)).toEqual([
-      { kind: "send", message: { kind: "sync-done", requestId: 5, ok: true, reason: "" } },
-    ]);
+    expect(ask(done)).toEqual([sent({ kind: "sync-done", requestId: 5, ok: true, reason: "" })]);
     expect(hear({ kind: "sync-complete", requestId: 5, revision: 3 })).toEqual([reply(6, 3)]);
-    expect(ask({ ...done, id: 8 })).toEqual([failed(8, "ERR_PCCL_INTERNAL")]);
+    expect(ask({ ...done, id: 8 })).toEqual([failed(8, "ERR_PCCL_STATE_FETCH_FAILED")]);
   });
 
   it("fails a sync before its plan, between plan and done, and after done", () => {
@@ -243,39 +314,154 @@ describe("calls", () => {
     expect(hear(failure)).toEqual([failed(5, "ERR_PCCL_PEER_LOST")]);
     ask(offer);
     hear(plan);
-    expect(hear(failure)).toEqual([]);
-    expect(ask(done)).toEqual([failed(6, "ERR_PCCL_PEER_LOST")]);
+    const { code, message } = failure;
+    expect(hear(failure)).toEqual([
+      { kind: "notify", notice: { kind: "sync-failed", offerId: 5, error: { code, message } } },
+    ]);
     ask(offer);
     hear(plan);
     ask(done);
     expect(hear(failure)).toEqual([failed(6, "ERR_PCCL_PEER_LOST")]);
   });
 
-  it("fails open calls when the stream ends, and later ones with the same error", () => {
+  it("withdraws a call, whose reply then comes from the coordinator", () => {
     ask({ id: 3, kind: "update-topology" });
-    expect(step({ kind: "disconnected", reason: "reset" })).toEqual([
-      failed(3, "ERR_PCCL_COORDINATOR_LOST"),
-      ended("ERR_PCCL_COORDINATOR_LOST", /reset/),
+    expect(ask({ id: 4, kind: "withdraw", target: 3 })).toEqual([sent({ kind: "withdraw", requestId: 3 })]);
+    expect(hear({ ...failure, requestId: 3, code: "ERR_PCCL_CANCELLED" })).toEqual([
+      failed(3, "ERR_PCCL_CANCELLED"),
     ]);
-    expect(ask({ id: 4, kind: "leave" })).toEqual([failed(4, "ERR_PCCL_COORDINATOR_LOST")]);
-    expect(tick(10 * LEASE_MS)).toEqual([]);
+    expect(ask({ id: 5, kind: "withdraw", target: 3 })).toEqual([]);
+    ask(offer);
+    hear(plan);
+    ask(done);
+    expect(ask({ id: 7, kind: "withdraw", target: 6 })).toEqual([sent({ kind: "withdraw", requestId: 5 })]);
+  });
+
+  it("withdraws a call at once while the coordinator can't be reached", () => {
+    ask({ id: 3, kind: "update-topology" });
+    step({ kind: "detached", reason: "reset" });
+    expect(ask({ id: 4, kind: "withdraw", target: 3 })).toEqual([failed(3, "ERR_PCCL_CANCELLED")]);
+    step({ kind: "connected" });
+    expect(hear({ kind: "attached", received: 1 })).toEqual([
+      sent({ kind: "topology-vote", requestId: 3 }),
+      sent({ kind: "withdraw", requestId: 3 }),
+    ]);
   });
 
   it("leaves: open calls fail, the stream ends, the reply comes when the coordinator has ended it", () => {
     ask({ id: 3, kind: "update-topology" });
     expect(ask({ id: 4, kind: "leave" })).toEqual([
       failed(3, "ERR_PCCL_CLOSED"),
-      { kind: "send", message: { kind: "leave" } },
+      sent({ kind: "leave" }),
       { kind: "end" },
     ]);
     expect(hear({ kind: "prepare", view: view(2, 2) })).toEqual([]);
     expect(ask({ id: 5, kind: "has-pending-peers" })).toEqual([failed(5, "ERR_PCCL_CLOSED")]);
-    expect(step({ kind: "disconnected", reason: "ended" })).toEqual([reply(4, undefined)]);
+    expect(step({ kind: "detached", reason: "ended" })).toEqual([reply(4, undefined)]);
   });
 
   it("leaves at once while it isn't connected yet", () => {
-    session = createSession({ group: 0, advertise: { host: "", port: 1 } });
+    session = createSession(config);
     expect(ask({ id: 1, kind: "leave" })).toEqual([{ kind: "end" }, reply(1, undefined)]);
+  });
+});
+
+describe("ops that wait for others", () => {
+  beforeEach(admit);
+  const stall = { epoch: 1, tag: 7n, seq: 0 };
+
+  it("are reported, unless their ring is gone", () => {
+    expect(step({ kind: "stalled", ...stall, missing: [1] })).toEqual([
+      sent({ kind: "stalled", ...stall, missing: [1] }),
+    ]);
+    expect(step({ kind: "stalled", ...stall, epoch: 0, missing: [1] })).toEqual([]);
+  });
+
+  it("are aborted when the coordinator says so and the engine agrees", () => {
+    expect(hear({ kind: "abort-op", ...stall, missing: 1 })).toEqual([
+      { kind: "engine-abort", ...stall, peerId: 1 },
+    ]);
+    expect(step({ kind: "abort-answered", ...stall, aborted: true })).toEqual([
+      sent({ kind: "abort-answer", ...stall, aborted: true }),
+    ]);
+    hear({ kind: "prepare", view: view(2, 2) });
+    expect(hear({ kind: "abort-op", ...stall, missing: 1 })).toEqual([
+      sent({ kind: "abort-answer", ...stall, aborted: false }),
+    ]);
+  });
+});
+
+describe("a broken stream", () => {
+  beforeEach(admit);
+
+  it("is made again, and what the coordinator lacks is sent again", () => {
+    ask({ id: 3, kind: "has-pending-peers" });
+    expect(step({ kind: "detached", reason: "reset" })).toEqual([{ kind: "connect" }]);
+    expect(ask({ id: 4, kind: "update-topology" })).toEqual([]);
+    expect(step({ kind: "connected" })).toEqual([
+      sent({ kind: "attach", protocolVersion: PROTOCOL_VERSION, peerId: 2, secret, received: told }),
+    ]);
+    // Ready and the first vote had come through.
+    expect(hear({ kind: "attached", received: 2 })).toEqual([
+      { kind: "send", seq: 3, ack: told, message: { kind: "topology-vote", requestId: 4 } },
+    ]);
+    expect(hear({ kind: "pending-answer", requestId: 3, pending: true })).toEqual([reply(3, true)]);
+  });
+
+  it("brings back what came already, which is ignored", () => {
+    ask({ id: 3, kind: "has-pending-peers" });
+    hear({ kind: "pending-answer", requestId: 3, pending: true });
+    told--;
+    expect(hear({ kind: "topology-answer", requestId: 4, changed: true })).toEqual([]);
+  });
+
+  it.each([
+    ["a message that is missing", { seq: 99, ack: 0 }],
+    ["a number that was never given out", { seq: 0, ack: 99 }],
+  ])("doesn't excuse %s", (_, { seq, ack }) => {
+    expect(step({ kind: "message", seq, ack, message: { kind: "heartbeat" } })).toEqual([
+      { kind: "end" },
+      ended("ERR_PCCL_INTERNAL", /broke the protocol/),
+    ]);
+  });
+
+  it("is given up after a while, and open calls fail, later ones with the same error", () => {
+    ask({ id: 3, kind: "update-topology" });
+    tick(0);
+    step({ kind: "detached", reason: "reset" });
+    tick(COORDINATOR_TIMEOUT_MS / 2);
+    step({ kind: "connected" });
+    step({ kind: "detached", reason: "refused" });
+    expect(tick(COORDINATOR_TIMEOUT_MS / 2)).toEqual([]);
+    expect(tick(1)).toEqual([
+      { kind: "end" },
+      failed(3, "ERR_PCCL_COORDINATOR_LOST"),
+      ended("ERR_PCCL_COORDINATOR_LOST", /20001 ms after: reset/),
+    ]);
+    expect(ask({ id: 4, kind: "leave" })).toEqual([failed(4, "ERR_PCCL_COORDINATOR_LOST")]);
+    expect(tick(10 * LEASE_MS)).toEqual([]);
+  });
+
+  it("has its time anew each time that it was made again", () => {
+    for (let i = 0; i < 3; i++) {
+      step({ kind: "detached", reason: "reset" });
+      tick(0.9 * COORDINATOR_TIMEOUT_MS);
+      step({ kind: "connected" });
+      hear({ kind: "attached", received: 1 });
+    }
+    expect(session.phase).toBe("admitted");
+  });
+
+  it("ends the session when the coordinator doesn't want it back", () => {
+    step({ kind: "detached", reason: "reset" });
+    step({ kind: "connected" });
+    const rejected = { kind: "rejected", code: "ERR_PCCL_COORDINATOR_LOST", message: "restarted" } as const;
+    expect(hear(rejected)).toEqual([ended("ERR_PCCL_COORDINATOR_LOST", /restarted/)]);
+  });
+
+  it("lets the peer leave without a word", () => {
+    step({ kind: "detached", reason: "reset" });
+    expect(ask({ id: 4, kind: "leave" })).toEqual([{ kind: "end" }, reply(4, undefined)]);
   });
 });
 
@@ -285,20 +471,21 @@ describe("time", () => {
     const period = LEASE_MS / HEARTBEATS_PER_LEASE;
     tick(0);
     expect(tick(period - 1)).toEqual([]);
-    expect(tick(1)).toEqual([{ kind: "send", message: { kind: "heartbeat" } }]);
+    expect(tick(1)).toEqual([sent({ kind: "heartbeat" })]);
     ask({ id: 3, kind: "update-topology" });
     expect(tick(period - 1)).toEqual([]);
   });
 
-  it("ends when the coordinator is silent for longer than the lease", () => {
+  it("makes a new stream when the coordinator is silent for longer than the lease", () => {
     admit();
     tick(0);
     tick(LEASE_MS / 2);
     hear({ kind: "heartbeat" });
     tick(LEASE_MS / 2);
-    expect(session.phase).toBe("admitted");
     tick(LEASE_MS / 2);
-    expect(tick(1)).toEqual([{ kind: "end" }, ended("ERR_PCCL_COORDINATOR_LOST", /silent for 1001 ms/)]);
+    expect(session.stream).toBe("attached");
+    expect(tick(1)).toEqual([{ kind: "connect" }]);
+    expect(session.phase).toBe("admitted");
   });
 
   it("doesn't take its own pause for the coordinator's silence", () => {

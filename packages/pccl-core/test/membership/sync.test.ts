@@ -173,7 +173,7 @@ describe("a sync", () => {
     const world = World.of(3);
     sync(world, 1, 0, "a");
     sync(world, 2, 0, "b");
-    world.disconnect(3);
+    world.die(3);
     expect(world.takeKinds(1)).toContain("sync-plan");
   });
 
@@ -182,7 +182,7 @@ describe("a sync", () => {
     for (const id of [1, 2, 3]) sync(world, id, 0, "a");
     for (const id of [1, 2]) world.take(id);
     done(world, 1);
-    world.disconnect(3);
+    world.die(3);
     for (const id of [1, 2]) {
       expect(world.take(id)).toContainEqual(
         expect.objectContaining({ requestId: 10 + id, code: "ERR_PCCL_PEER_LOST" }),
@@ -229,9 +229,9 @@ describe("a sync", () => {
       done(world, id);
     }
     expect([...world.state.records.keys()]).toEqual([1, 2]);
-    world.disconnect(2);
+    world.die(2);
     expect([...world.state.records.keys()]).toEqual([1]);
-    world.disconnect(1);
+    world.die(1);
     expect(world.state.records.size).toBe(0);
   });
 

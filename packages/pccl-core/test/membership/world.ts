@@ -1,8 +1,10 @@
 /** Drives the coordinator machine by hand: peers that say exactly what a test wants, and a clock that it sets. */
 import { PROTOCOL_VERSION } from "../../src/base/limits.js";
+import { UNNUMBERED } from "../../src/membership/channel.js";
 import { step } from "../../src/membership/coordinator.js";
 import type {
   CoordinatorMessage,
+  Envelope,
   LinkFailure,
   OpReport,
   PeerMessage,
@@ -17,11 +19,18 @@ import {
 
 export const LEASE_MS = 1_000;
 
+const NOT_NUMBERED: ReadonlySet<string> = new Set(["register", "attach", "heartbeat"]);
+
 export class World {
   readonly state: CoordinatorState;
   readonly logs: CoordinatorLog[] = [];
+  /** Peers whose data port the coordinator wants to have probed. */
+  readonly probes: number[] = [];
   nowMs = 0;
-  readonly #inbox = new Map<number, CoordinatorMessage[]>();
+  readonly #inbox = new Map<number, Envelope<CoordinatorMessage>[]>();
+  /** The last number that a connection's peer has given out, and the last that it has got. */
+  readonly #sent = new Map<number, number>();
+  readonly #received = new Map<number, number>();
   readonly #ended = new Set<number>();
 
   constructor(config: Partial<CoordinatorConfig> = {}) {
@@ -33,20 +42,33 @@ export class World {
     for (const effect of step(this.state, event, this.nowMs)) {
       if (effect.kind === "log") this.logs.push(effect.log);
       else if (effect.kind === "end") this.#ended.add(effect.connection);
+      else if (effect.kind === "probe") this.probes.push(effect.peerId);
       else {
-        if (this.#ended.has(effect.connection)) throw new Error("a message after the end of its stream");
-        this.#inbox.set(effect.connection, [...(this.#inbox.get(effect.connection) ?? []), effect.message]);
+        const { connection, seq, ack, message } = effect;
+        if (this.#ended.has(connection)) throw new Error("a message after the end of its stream");
+        this.#inbox.set(connection, [...(this.#inbox.get(connection) ?? []), { seq, ack, message }]);
+        if (seq !== UNNUMBERED) this.#received.set(connection, seq);
       }
     }
   }
 
-  /** In these tests a peer's connection has its peer id. */
+  /** In these tests a peer's first connection has its peer id. */
   connect(connection: number): void {
-    this.step({ kind: "connected", connection, address: `10.0.0.${connection}` });
+    const secret = new Uint8Array(16).fill(connection);
+    this.step({ kind: "connected", connection, address: `10.0.0.${connection}`, secret });
   }
 
-  say(connection: number, message: PeerMessage): void {
-    this.step({ kind: "message", connection, message });
+  /** Says what comes next on the connection, having read everything; `seq` says something else. */
+  say(connection: number, message: PeerMessage, seq = this.#nextSeq(connection, message)): void {
+    const ack = this.#received.get(connection) ?? 0;
+    this.step({ kind: "message", connection, seq, ack, message });
+  }
+
+  #nextSeq(connection: number, { kind }: PeerMessage): number {
+    if (NOT_NUMBERED.has(kind)) return UNNUMBERED;
+    const seq = (this.#sent.get(connection) ?? 0) + 1;
+    this.#sent.set(connection, seq);
+    return seq;
   }
 
   join(connection: number, group = 0): void {
@@ -62,12 +84,42 @@ export class World {
     this.say(connection, { kind: "ready", epoch, failures, ops });
   }
 
+  /** All who have to are ready. */
+  allReady(): void {
+    for (const id of this.state.change?.preparing ?? []) this.ready(id);
+  }
+
   vote(connection: number, kind: "pending-vote" | "topology-vote", requestId = 1): void {
     this.say(connection, { kind, requestId });
   }
 
-  disconnect(connection: number): void {
+  /** The peer's stream breaks. */
+  cut(connection: number): void {
     this.step({ kind: "disconnected", connection, reason: "reset" });
+  }
+
+  /** The peer's process ends. */
+  die(connection: number): void {
+    this.cut(connection);
+    this.step({ kind: "probed", peerId: connection, result: "refused" });
+  }
+
+  /** Peer `peerId` comes back on a new connection, having received everything up to `received`. */
+  attach(
+    connection: number,
+    peerId: number,
+    { received = this.#received.get(peerId) ?? 0, secret = new Uint8Array(16).fill(peerId) } = {},
+  ): void {
+    this.connect(connection);
+    this.#sent.set(connection, this.#sent.get(peerId) ?? 0);
+    this.#received.set(connection, received);
+    this.say(connection, {
+      kind: "attach",
+      protocolVersion: PROTOCOL_VERSION,
+      peerId,
+      secret,
+      received,
+    });
   }
 
   tick(afterMs: number): void {
@@ -77,9 +129,13 @@ export class World {
 
   /** Takes what was sent to a peer. */
   take(connection: number): CoordinatorMessage[] {
-    const messages = this.#inbox.get(connection) ?? [];
+    return this.takeEnvelopes(connection).map((envelope) => envelope.message);
+  }
+
+  takeEnvelopes(connection: number): Envelope<CoordinatorMessage>[] {
+    const envelopes = this.#inbox.get(connection) ?? [];
     this.#inbox.delete(connection);
-    return messages;
+    return envelopes;
   }
 
   takeKinds(connection: number): string[] {
@@ -92,7 +148,7 @@ export class World {
 
   /** Members of ring `group` in the view that is being prepared, or else installed. */
   ring(group = 0): readonly number[] {
-    const rings = this.state.change?.view.rings ?? this.state.rings;
+    const rings = this.state.change?.rings ?? this.state.rings;
     return rings.find((ring) => ring.group === group)?.peerIds ?? [];
   }
 
@@ -100,7 +156,7 @@ export class World {
   static of(count: number, groupOf: (id: number) => number = () => 0): World {
     const world = new World({ minPeers: count });
     for (let id = 1; id <= count; id++) world.join(id, groupOf(id));
-    for (let id = 1; id <= count; id++) world.ready(id);
+    world.allReady();
     for (let id = 1; id <= count; id++) world.take(id);
     return world;
   }

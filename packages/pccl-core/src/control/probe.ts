@@ -1,0 +1,49 @@
+/** Asks a host's kernel whether a process still listens on a port, without the process having to answer. */
+import { type Socket, connect } from "node:net";
+import type { Endpoint } from "../membership/messages.js";
+
+/** refused: nobody listens there; alive: somebody does; unknown: no answer, or one that proves nothing. */
+export type ProbeResult = "refused" | "alive" | "unknown";
+
+/** How long the host has to answer. */
+const ANSWER_TIMEOUT_MS = 1_000;
+/** A connection that a dying process's kernel still took is reset within this time. */
+const SETTLE_MS = 100;
+
+/** Never throws, ends within about two seconds, and doesn't keep the process alive. */
+export async function probe(endpoint: Endpoint): Promise<ProbeResult> {
+  const first = await attempt(endpoint);
+  const result = first === "closed" ? await attempt(endpoint) : first;
+  return result === "closed" ? "unknown" : result;
+}
+
+function attempt({ host, port }: Endpoint): Promise<ProbeResult | "closed"> {
+  return new Promise((resolve) => {
+    let timer: NodeJS.Timeout;
+    let socket: Socket;
+    const end = (result: ProbeResult | "closed"): void => {
+      clearTimeout(timer);
+      socket.destroy();
+      resolve(result);
+    };
+    const wait = (ms: number, result: ProbeResult): void => {
+      clearTimeout(timer);
+      timer = setTimeout(() => end(result), ms);
+      timer.unref();
+    };
+    socket = connect({ host, port });
+    socket.unref();
+    let connected = false;
+    socket.on("connect", () => {
+      connected = true;
+      wait(SETTLE_MS, "alive");
+    });
+    socket.on("error", (error: NodeJS.ErrnoException) =>
+      end(connected ? "closed" : error.code === "ECONNREFUSED" ? "refused" : "unknown"),
+    );
+    // Without a reader the end of the stream would not be noticed.
+    socket.on("data", () => {});
+    socket.on("end", () => end("closed"));
+    wait(ANSWER_TIMEOUT_MS, "unknown");
+  });
+}

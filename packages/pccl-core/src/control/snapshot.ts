@@ -1,0 +1,341 @@
+/** The whole state of the coordinator's machine as bytes and back: proto/pccl/v1/journal.proto. */
+import type { Channel } from "../membership/channel.js";
+import type {
+  CoordinatorMessage,
+  LostPeer,
+  LinkFailure,
+  OpReport,
+  PeerMessage,
+  Relay,
+  Ring,
+} from "../membership/messages.js";
+import type { Change, CoordinatorState, Peer, Stall, Tally } from "../membership/state.js";
+import type { Sync, SyncRecord } from "../membership/sync.js";
+import { opKey } from "../membership/verdicts.js";
+import type { Call } from "../membership/calls.js";
+import type { Endpoint__Output } from "./generated/pccl/v1/Endpoint.js";
+import type { LinkFailure__Output } from "./generated/pccl/v1/LinkFailure.js";
+import type { LostPeer__Output } from "./generated/pccl/v1/LostPeer.js";
+import type { PeerMessage as WirePeerMessage } from "./generated/pccl/v1/PeerMessage.js";
+import type { Relay__Output } from "./generated/pccl/v1/Relay.js";
+import type { Ring as WireRing, Ring__Output } from "./generated/pccl/v1/Ring.js";
+import type {
+  _pccl_v1_Snapshot_Change as WireChange,
+  _pccl_v1_Snapshot_Change__Output as WireChangeOutput,
+  _pccl_v1_Snapshot_Channel as WireChannel,
+  _pccl_v1_Snapshot_Channel__Output as WireChannelOutput,
+  _pccl_v1_Snapshot_Peer as WirePeer,
+  _pccl_v1_Snapshot_Peer__Output as WirePeerOutput,
+  _pccl_v1_Snapshot_Stall as WireStall,
+  _pccl_v1_Snapshot_Stall__Output as WireStallOutput,
+  _pccl_v1_Snapshot_Sync as WireSync,
+  _pccl_v1_Snapshot_Sync__Output as WireSyncOutput,
+  _pccl_v1_Snapshot_Tally__Output as WireTallyOutput,
+  Snapshot as WireSnapshot,
+  Snapshot__Output as WireSnapshotOutput,
+} from "./generated/pccl/v1/Snapshot.js";
+import { messageType } from "./journal-types.js";
+import {
+  coordinatorMessageFromWire,
+  coordinatorMessageToWire,
+  peerMessageFromWire,
+  peerMessageToWire,
+  reportFromWire,
+  reportToWire,
+} from "./wire.js";
+
+/** The state after the event with this number, and that event's time. */
+export interface Snapshot {
+  readonly number: number;
+  readonly nowMs: number;
+  readonly state: CoordinatorState;
+}
+
+const snapshotType = messageType<WireSnapshot, WireSnapshotOutput>("pccl.v1.Snapshot");
+
+export function encodeSnapshot({ number, nowMs, state }: Snapshot): Uint8Array {
+  const {
+    config,
+    strangers,
+    peers,
+    // Follows from the peers.
+    peerOf: _,
+    nextPeerId,
+    removals,
+    epoch,
+    installedEpoch,
+    rings,
+    relays,
+    departed,
+    change,
+    relink,
+    unlinkable,
+    reports,
+    stalls,
+    syncs,
+    records,
+    tallies,
+    total,
+    tickedAtMs,
+    ...rest
+  } = state;
+  // A field that is added to the state and forgotten here doesn't compile.
+  rest satisfies Record<string, never>;
+  return snapshotType.encode({
+    number,
+    nowMs,
+    config,
+    strangers: [...strangers].map(([connection, stranger]) => ({ connection, ...stranger })),
+    peers: [...peers.values()].map(peerToWire),
+    nextPeerId,
+    removals: [...removals].map(([peerId, reason]) => ({ peerId, reason })),
+    epoch,
+    installedEpoch,
+    rings: rings.map(ringToWire),
+    relays: [...relays],
+    departed,
+    change: change === undefined ? null : changeToWire(change),
+    relink: [...relink].map(([group, reason]) => ({ group, reason })),
+    unlinkable: [...unlinkable],
+    reports: [...reports].map(([peerId, ops]) => ({ peerId, ops: [...ops.values()].map(reportToWire) })),
+    stalls: [...stalls].map(([peerId, list]) => ({ peerId, stalls: list.map(stallToWire) })),
+    syncs: [...syncs].map(([group, sync]) => syncToWire(group, sync)),
+    records: [...records].map(([group, { revision, holders }]) => ({
+      group,
+      revision,
+      holders: [...holders],
+    })),
+    tallies: [...tallies].map(([group, tally]) => ({ group, ...tally })),
+    total,
+    ...(tickedAtMs !== undefined && { tickedAtMs }),
+  });
+}
+
+/** Throws on what encodeSnapshot() didn't write. */
+export function decodeSnapshot(bytes: Uint8Array): Snapshot {
+  const [wire] = snapshotType.decode(bytes);
+  if (!wire?.config || !wire.total) throw new Error("no snapshot");
+  const { leaseMs, minPeers, peersMax, key } = wire.config;
+  const peers = wire.peers.map(peerFromWire);
+  const state: CoordinatorState = {
+    config: { leaseMs, minPeers, peersMax, key: Uint8Array.from(key) },
+    strangers: new Map(
+      wire.strangers.map(({ connection, address, secret, sinceMs }) => [
+        Number(connection),
+        { address, secret: Uint8Array.from(secret), sinceMs },
+      ]),
+    ),
+    peers: new Map(peers.map((peer) => [peer.id, peer])),
+    peerOf: new Map(
+      peers.flatMap(({ connection, id }): [number, number][] =>
+        connection === undefined ? [] : [[connection, id]],
+      ),
+    ),
+    nextPeerId: Number(wire.nextPeerId),
+    removals: new Map(wire.removals.map(({ peerId, reason }) => [Number(peerId), reason])),
+    epoch: Number(wire.epoch),
+    installedEpoch: Number(wire.installedEpoch),
+    rings: wire.rings.map(ringFromWire),
+    relays: wire.relays.map(relayFromWire),
+    departed: wire.departed.map(lostFromWire),
+    change: wire.change ? changeFromWire(wire.change) : undefined,
+    relink: new Map(wire.relink.map(({ group, reason }) => [group, reason])),
+    unlinkable: new Set(wire.unlinkable),
+    reports: new Map(
+      wire.reports.map(({ peerId, ops }) => {
+        const reports = ops.map((op): [string, OpReport] => {
+          const report = reportFromWire(op);
+          return [opKey(report), report];
+        });
+        return [Number(peerId), new Map(reports)];
+      }),
+    ),
+    stalls: new Map(wire.stalls.map(({ peerId, stalls }) => [Number(peerId), stalls.map(stallFromWire)])),
+    syncs: new Map(wire.syncs.map((sync) => [sync.group, syncFromWire(sync)])),
+    records: new Map(
+      wire.records.map(({ group, revision, holders }): [number, SyncRecord] => [
+        group,
+        { revision: Number(revision), holders: new Set(holders.map(Number)) },
+      ]),
+    ),
+    tallies: new Map(wire.tallies.map((tally) => [tally.group, tallyFromWire(tally)])),
+    total: tallyFromWire(wire.total),
+    tickedAtMs: wire.tickedAtMs,
+  };
+  return { number: Number(wire.number), nowMs: wire.nowMs, state };
+}
+
+function peerToWire(peer: Peer): WirePeer {
+  const { id, secret, group, endpoint, channel, connection, phase, heardAtMs, probing, call, ...rest } = peer;
+  rest satisfies Record<string, never>;
+  return {
+    id,
+    secret,
+    group,
+    endpoint,
+    channel: channelToWire(channel),
+    connection: connection ?? 0,
+    admitted: phase === "admitted",
+    heardAtMs,
+    probing,
+    call: call === undefined ? null : callToWire(call),
+  };
+}
+
+function peerFromWire(wire: WirePeerOutput): Peer {
+  const connection = Number(wire.connection);
+  return {
+    id: Number(wire.id),
+    secret: Uint8Array.from(wire.secret),
+    group: wire.group,
+    endpoint: endpointFromWire(wire.endpoint),
+    channel: channelFromWire(wire.channel),
+    connection: connection === 0 ? undefined : connection,
+    phase: wire.admitted ? "admitted" : "pending",
+    heardAtMs: wire.heardAtMs,
+    probing: wire.probing,
+    call: wire.call ? callFromWire(peerMessageFromWire(wire.call).message) : undefined,
+  };
+}
+
+function endpointFromWire(wire: Endpoint__Output | null): Peer["endpoint"] {
+  return { host: wire?.host ?? "", port: wire?.port ?? 0 };
+}
+
+function channelToWire({ sent, unacknowledged, received }: Channel<CoordinatorMessage>): WireChannel {
+  return {
+    sent,
+    received,
+    // Their numbers follow from `sent`.
+    unacknowledged: unacknowledged.map((message) => coordinatorMessageToWire({ seq: 0, ack: 0, message })),
+  };
+}
+
+function channelFromWire(wire: WireChannelOutput | null): Channel<CoordinatorMessage> {
+  return {
+    sent: Number(wire?.sent ?? 0),
+    received: Number(wire?.received ?? 0),
+    unacknowledged: (wire?.unacknowledged ?? []).map(
+      (message) => coordinatorMessageFromWire(message).message,
+    ),
+  };
+}
+
+/** A call as the message that began it. */
+function callToWire(call: Call): WirePeerMessage {
+  const message: PeerMessage =
+    call.kind === "syncSharedState"
+      ? call.offer
+      : {
+          kind: call.kind === "updateTopology" ? "topology-vote" : "pending-vote",
+          requestId: call.requestId,
+        };
+  return peerMessageToWire({ seq: 0, ack: 0, message });
+}
+
+function callFromWire(message: PeerMessage): Call {
+  switch (message.kind) {
+    case "sync-offer":
+      return { kind: "syncSharedState", requestId: message.requestId, offer: message };
+    case "topology-vote":
+      return { kind: "updateTopology", requestId: message.requestId };
+    case "pending-vote":
+      return { kind: "hasPendingPeers", requestId: message.requestId };
+    default:
+      throw new Error(`${message.kind} is no call`);
+  }
+}
+
+function changeToWire(change: Change): WireChange {
+  const { reason, attempt, epoch, rings, relays, touched, members, preparing, ...others } = change;
+  const { deadlineMs, incomplete, ready, voters, ...rest } = others;
+  rest satisfies Record<string, never>;
+  return {
+    reason,
+    attempt,
+    epoch,
+    rings: rings.map(ringToWire),
+    relays: [...relays],
+    touched: [...touched],
+    members: [...members],
+    preparing: [...preparing],
+    deadlineMs,
+    incomplete,
+    ready: [...ready].map(([peerId, failures]) => ({ peerId, failures: [...failures] })),
+    voters: [...voters].map(([peerId, requestId]) => ({ peerId, requestId })),
+  };
+}
+
+function changeFromWire(wire: WireChangeOutput): Change {
+  const { reason, attempt, touched, deadlineMs, incomplete } = wire;
+  return {
+    reason,
+    attempt,
+    epoch: Number(wire.epoch),
+    rings: wire.rings.map(ringFromWire),
+    relays: wire.relays.map(relayFromWire),
+    touched: new Set(touched),
+    members: new Set(wire.members.map(Number)),
+    preparing: new Set(wire.preparing.map(Number)),
+    deadlineMs,
+    incomplete,
+    ready: new Map(
+      wire.ready.map(({ peerId, failures }): [number, LinkFailure[]] => [
+        Number(peerId),
+        failures.map((failure: LinkFailure__Output) => ({
+          peerId: Number(failure.peerId),
+          reason: failure.reason,
+        })),
+      ]),
+    ),
+    voters: new Map(wire.voters.map(({ peerId, requestId }) => [Number(peerId), requestId])),
+  };
+}
+
+function ringToWire({ group, epoch, peerIds }: Ring): WireRing {
+  return { group, epoch, peerIds: [...peerIds] };
+}
+
+function ringFromWire({ group, epoch, peerIds }: Ring__Output): Ring {
+  return { group, epoch: Number(epoch), peerIds: peerIds.map(Number) };
+}
+
+function relayFromWire({ a, b, via }: Relay__Output): Relay {
+  return { a: Number(a), b: Number(b), via: Number(via) };
+}
+
+function lostFromWire({ peerId, group, reason }: LostPeer__Output): LostPeer {
+  return { peerId: Number(peerId), group, reason };
+}
+
+function stallToWire({ epoch, tag, seq, missing, asked }: Stall): WireStall {
+  return { epoch, tag: tag.toString(), seq, missing: [...missing], asked: asked ?? 0 };
+}
+
+function stallFromWire({ epoch, tag, seq, missing, asked }: WireStallOutput): Stall {
+  return {
+    epoch: Number(epoch),
+    tag: BigInt(tag),
+    seq,
+    missing: missing.map(Number),
+    asked: asked === "0" ? undefined : Number(asked),
+  };
+}
+
+function syncToWire(group: number, { revision, participants, receivers, done, lost }: Sync): WireSync {
+  return { group, revision, participants: [...participants], receivers, done: [...done], lost: [...lost] };
+}
+
+function syncFromWire({ revision, participants, receivers, done, lost }: WireSyncOutput): Sync {
+  return {
+    revision: Number(revision),
+    participants: participants.map(Number),
+    receivers,
+    done: new Set(done.map(Number)),
+    lost: lost.map(Number),
+  };
+}
+
+function tallyFromWire({ members, waiting }: WireTallyOutput): Tally {
+  return { members, waiting };
+}
