@@ -14,7 +14,7 @@ import { closing, until, waiting, world } from "./world.js";
 const tensor = (value = 1): Float32Array => new Float32Array(100).fill(value);
 const state = (): SharedState => new SharedState({ w: tensor() }, { revision: 0 });
 
-/** Every collective call, made on one peer. */
+/** Every collective call. */
 const CALLS: readonly [string, (peer: Communicator, options: CallOptions) => Promise<unknown>][] = [
   ["hasPendingPeers", (peer, options) => peer.hasPendingPeers(options)],
   ["updateTopology", (peer, options) => peer.updateTopology(options)],
@@ -22,6 +22,11 @@ const CALLS: readonly [string, (peer: Communicator, options: CallOptions) => Pro
   ["allReduce", (peer, options) => peer.allReduce(tensor(), undefined, options)],
   ["allReduceAll", (peer, options) => peer.allReduceAll([{ send: tensor() }, { send: tensor() }], options)],
 ];
+
+/** Ops are matched by their order: the other peer's next one is the one that was withdrawn. */
+async function expectWithdrawn(call: Promise<unknown>): Promise<void> {
+  await expect(call).rejects.toMatchObject({ code: "ERR_PCCL_CANCELLED", peerId: 1, epoch: 1 });
+}
 
 describe.each(CALLS)("%s", (name, call) => {
   it("times out when the other peer doesn't call it, and can be made again", async () => {
@@ -31,6 +36,7 @@ describe.each(CALLS)("%s", (name, call) => {
     expect(error).toBeInstanceOf(PcclTimeoutError);
     expect(error).toMatchObject({ code: "ERR_PCCL_TIMEOUT", retryable: true, cause: expect.any(Error) });
     expect((error as Error).message).toMatch(new RegExp(`^${name}.*: timed out after 50 ms: .*peer 2`));
+    if (name.startsWith("allReduce")) await expectWithdrawn(call(b, {}));
     await Promise.all([a, b].map((peer) => call(peer, { timeoutMs: 60_000 })));
   });
 
@@ -43,6 +49,7 @@ describe.each(CALLS)("%s", (name, call) => {
     setTimeout(() => controller.abort(reason), 20);
     await expect(waits).rejects.toBe(reason);
     await expect(call(a, { signal: controller.signal })).rejects.toBe(reason);
+    if (name.startsWith("allReduce")) await expectWithdrawn(call(b, {}));
     await Promise.all([a, b].map((peer) => call(peer, {})));
   });
 
@@ -68,8 +75,7 @@ describe("allReduce", () => {
     const values = tensor(3);
     await expect(a.allReduce(values, undefined, { timeoutMs: 20 })).rejects.toThrow(PcclTimeoutError);
     expect([...new Set(values)]).toEqual([3]);
-    // The op that was withdrawn counts: the other's first call is about that one.
-    await expect(b.allReduce(tensor(4))).rejects.toMatchObject({ code: "ERR_PCCL_CANCELLED", peerId: 1 });
+    await expectWithdrawn(b.allReduce(tensor(4)));
     const other = tensor(4);
     await Promise.all([a.allReduce(values), b.allReduce(other)]);
     expect([...new Set([...values, ...other])]).toEqual([7]);
@@ -83,7 +89,9 @@ describe("allReduce", () => {
       sends.map((send) => ({ send })),
       { maxInFlight: 1, timeoutMs: 50 },
     );
-    await expect(list).rejects.toThrow(/^allReduceAll: timed out after 50 ms: allReduce\(tag 0\)/);
+    await expect(list).rejects.toThrow(
+      /^allReduceAll: timed out after 50 ms: allReduce with tag 0 .*not called yet by peer 2/,
+    );
     expect(sends.map(([first]) => first)).toEqual([1, 2, 3]);
   });
 });
