@@ -19,7 +19,7 @@ export function start(
   args: readonly string[],
   { namespace, preload, detached = false, piped = false }: ChildOptions,
 ): ChildProcess {
-  const flags = preload === undefined ? [] : ["--import", preload.href];
+  const flags = preload === undefined ? [] : [`--import=${preload.href}`];
   return fork(typeof program === "string" ? program : fileURLToPath(program), [...args], {
     stdio: ["ignore", piped ? "pipe" : 2, 2, "ipc"],
     detached,

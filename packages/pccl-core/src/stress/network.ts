@@ -117,7 +117,8 @@ async function batch(namespace: string, commands: readonly string[]): Promise<vo
 }
 
 async function processesIn(namespace: string): Promise<number[]> {
-  const { stdout } = await run("ip", ["netns", "pids", namespace]);
+  // One that was being made when its run was killed is only a name, and has none.
+  const { stdout } = await run("ip", ["netns", "pids", namespace]).catch(() => ({ stdout: "" }));
   return stdout.split("\n").filter(Boolean).map(Number);
 }
 

@@ -82,6 +82,8 @@ let over = false;
 process.on("disconnect", () => {
   if (!over) process.exit(1);
 });
+// The run may be gone already: that was told while this program was loaded.
+if (!process.connected) process.emit("disconnect");
 try {
   enter("connect");
   const comm = await connect(config.coordinator, {
