@@ -1,7 +1,7 @@
 /** The coordinator of a stress run: a `pccl coordinator` as users run it, which can be killed and started again. */
 import type { ChildProcess } from "node:child_process";
 import { createInterface } from "node:readline";
-import { PcclError } from "../base/errors.js";
+import { pcclError } from "../base/errors.js";
 import { endsWithin, kill, start } from "./child.js";
 
 const START_TIMEOUT_MS = 20_000;
@@ -64,7 +64,7 @@ export class CoordinatorProcess {
     this.#child = child;
     await new Promise<void>((resolve, reject) => {
       const fail = (how: string): void =>
-        reject(new PcclError("ERR_PCCL_INTERNAL", `stress: the coordinator at ${address} ${how}.`));
+        reject(pcclError("ERR_PCCL_INTERNAL", `stress: the coordinator at ${address} ${how}.`));
       const timer = setTimeout(() => fail(`doesn't listen after ${START_TIMEOUT_MS} ms`), START_TIMEOUT_MS);
       child.on("error", (error) => fail(error.message));
       child.on("exit", (code, signal) => {

@@ -6,7 +6,7 @@
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { promisify } from "node:util";
-import { PcclError } from "../base/errors.js";
+import { pcclError } from "../base/errors.js";
 
 const run = promisify(execFile);
 const PREFIX = "pccl-stress-";
@@ -30,7 +30,7 @@ export class StressNetwork {
   /** Throws ERR_PCCL_INVALID_ARGUMENT when this process may not make namespaces. */
   static async create(): Promise<StressNetwork> {
     if (process.getuid?.() !== 0) {
-      throw new PcclError("ERR_PCCL_INVALID_ARGUMENT", "stress: --netns needs root.");
+      throw pcclError("ERR_PCCL_INVALID_ARGUMENT", "stress: --netns needs root.");
     }
     const network = new StressNetwork();
     try {
@@ -47,7 +47,7 @@ export class StressNetwork {
     } catch (error) {
       await network.close();
       const reason = error instanceof Error ? error.message.trim() : String(error);
-      throw new PcclError("ERR_PCCL_INVALID_ARGUMENT", `stress: --netns doesn't work here: ${reason}.`);
+      throw pcclError("ERR_PCCL_INVALID_ARGUMENT", `stress: --netns doesn't work here: ${reason}.`);
     }
   }
 

@@ -3,7 +3,8 @@
  * Whatever it does is told to the run, which may kill, stop or cut it at any moment.
  */
 import { PcclError } from "../base/errors.js";
-import { type Communicator, connect } from "../peer/communicator.js";
+import type { Communicator } from "../peer/communicator.js";
+import { connect } from "../peer/connect.js";
 import { SharedState } from "../peer/shared-state.js";
 import type { PeerConfig, PeerMessage, Phase } from "./messages.js";
 import { Workload } from "./workload.js";
