@@ -14,6 +14,9 @@ export const LEASE_MAX_MS = 600_000;
 /** Heartbeats per lease, so that a lost or late one doesn't kill. */
 export const HEARTBEATS_PER_LEASE = 5;
 
+/** Heartbeats without an answer after which a peer takes its stream for broken, and makes another one. */
+export const HEARTBEATS_UNANSWERED_MAX = 3;
+
 /** How long building the links of a new view may take. */
 export const PREPARE_TIMEOUT_MS = 5_000;
 
