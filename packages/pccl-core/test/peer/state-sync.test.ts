@@ -36,7 +36,7 @@ beforeEach(async () => {
   const first = await join();
   let second!: Communicator;
   const registered = new Promise<void>((resolve) => {
-    connect(cluster.coordinator.address, { onPending: () => resolve() }).then((peer) => {
+    void connect(cluster.coordinator.address, { onPending: () => resolve() }).then((peer) => {
       second = closing(peer);
     });
   });
