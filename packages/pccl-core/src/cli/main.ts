@@ -3,10 +3,12 @@ import { createRequire } from "node:module";
 import { parseArgs } from "node:util";
 import { PcclError } from "../base/errors.js";
 import { runCoordinator } from "./coordinator.js";
+import { runStress } from "./stress.js";
 import { USAGE, UsageError } from "./usage.js";
 
 const COMMANDS: Record<string, (args: readonly string[]) => Promise<number>> = {
   coordinator: runCoordinator,
+  stress: runStress,
 };
 
 async function main([command, ...rest]: readonly string[]): Promise<number> {

@@ -4,12 +4,13 @@ export const USAGE = `Usage: pccl <command> [options]
 
 Commands:
   coordinator   Run the coordinator that peers connect to
+  stress        Disturb real peers in every way, and check that nothing hangs or diverges
 
 Options:
   -h, --help    Show this help; after a command: the command's help
   --version     Show the version
 
-Exit codes: 0 success, 1 failure at run time, 2 wrong usage, 130 ended by a second signal
+Exit codes: 0 success, 1 failure at run time, 2 wrong usage, 130 ended by a signal, where that is no success
 `;
 
 /** A command line that makes no sense. */

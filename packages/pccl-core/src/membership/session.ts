@@ -245,10 +245,12 @@ function onConnected(state: SessionState, turn: Turn): void {
   }
 }
 
-/** The stream is made again, unless there is nothing yet, or nothing any more, to attach to. */
+/** The stream is made again, unless the peer was about to end it. */
 function onDetached(state: SessionState, turn: Turn, reason: string): void {
   state.stream = "none";
-  if (state.phase === "pending" || state.phase === "admitted") {
+  // Whatever came of that register, another one takes its place: it has the same data port.
+  if (state.phase === "registering") state.phase = "connecting";
+  if (state.phase !== "leaving") {
     state.broken ??= { sinceMs: turn.nowMs, reason };
     turn.effects.push({ kind: "connect" });
     return;
@@ -276,6 +278,7 @@ function onUnnumbered(state: SessionState, turn: Turn, message: CoordinatorMessa
       if (state.phase !== "registering") return violation(state, turn, "Registered came twice");
       state.phase = "pending";
       state.stream = "attached";
+      state.broken = undefined;
       state.peerId = message.peerId;
       state.secret = message.secret;
       state.leaseMs = message.leaseMs;
@@ -549,7 +552,6 @@ function onTick(state: SessionState, turn: Turn): void {
   const { nowMs } = turn;
   const sinceTickMs = nowMs - (state.tickedAtMs ?? nowMs);
   state.tickedAtMs = nowMs;
-  if (state.phase === "connecting") return;
   // After a pause of this process what the coordinator said meanwhile is still unread: it may well be a Removed.
   if (sinceTickMs > state.leaseMs / 2) state.heardAtMs = Math.max(state.heardAtMs, nowMs - state.leaseMs / 2);
   if (state.broken !== undefined && nowMs - state.broken.sinceMs > state.config.coordinatorTimeoutMs) {
@@ -562,8 +564,10 @@ function onTick(state: SessionState, turn: Turn): void {
   const silentMs = Math.round(nowMs - state.heardAtMs);
   if (silentMs > state.leaseMs) {
     const silence = `it was silent for ${silentMs} ms, longer than the lease of ${state.leaseMs} ms`;
-    if (state.phase !== "pending" && state.phase !== "admitted") turn.effects.push({ kind: "end" });
-    return onDetached(state, turn, silence);
+    if (state.phase === "pending" || state.phase === "admitted") return onDetached(state, turn, silence);
+    // Something that accepts streams, and isn't a coordinator that works.
+    turn.effects.push({ kind: "end" });
+    return finish(state, turn, error("ERR_PCCL_COORDINATOR_LOST", `The coordinator: ${silence}.`));
   }
   if (state.stream === "attached" && nowMs - state.sentAtMs >= state.leaseMs / HEARTBEATS_PER_LEASE) {
     sendUnnumbered(state, turn, { kind: "heartbeat" });

@@ -66,7 +66,7 @@ function onEngineEvent(event: EngineEvent): void {
       return onEvent({ kind: "stalled", epoch, tag, seq, missing });
     }
     default:
-      // Ops belong to the main thread's attachment, which gets their events.
+    // Ops belong to the main thread's attachment, which gets their events.
   }
 }
 
