@@ -37,6 +37,12 @@ export const COORDINATOR_TIMEOUT_DEFAULT_MS = 60_000;
 export const OPS_IN_FLIGHT_DEFAULT = 16;
 export const OPS_IN_FLIGHT_MAX = 256;
 
+/**
+ * All-reduces of one list. A list that fails withdraws all of its ops at once, and native code remembers that many of
+ * which the other members are ahead: early_ops_max in native/src/base/limits.h.
+ */
+export const OPS_PER_LIST_MAX = 4_096;
+
 /** TCP connections that make up one link; native/src/base/limits.h has the same number. */
 export const CONNECTIONS_PER_PEER_MAX = 64;
 
