@@ -14,12 +14,17 @@ Options:
                        (default 127.0.0.1:${COORDINATOR_PORT}; 0.0.0.0 for peers on other machines)
   --lease-ms N         Silence after which a peer counts as dead, ${LEASE_MIN_MS} to ${LEASE_MAX_MS} (default ${LEASE_DEFAULT_MS})
   --min-peers N        Peers that must be there before the first world begins (default 1)
+  --state DIR          Keep all that it knows in DIR, made if it isn't there: however the coordinator
+                       ends, the next one with the same DIR and --listen goes on with the same peers
   --json               One JSON object per line instead of text
   -h, --help           Show this help
 
-SIGINT or SIGTERM tells the peers and ends it; a second one ends it at once.
+SIGINT or SIGTERM ends it; a second one ends it at once. Without --state the world ends with it, and it
+tells the peers so. With --state they wait for the next coordinator as long as their coordinatorTimeoutMs,
+and ops between them go on meanwhile; to end such a world, end its peers or delete DIR.
 
-Exit codes: 0 ended by a signal, 1 the address can't be had, 2 wrong usage, 130 ended by a second signal
+Exit codes: 0 ended by a signal, 1 the address can't be had or DIR can't be used (any more), 2 wrong usage,
+130 ended by a second signal
 `;
 
 interface CoordinatorArguments {
@@ -35,6 +40,7 @@ function parseCoordinatorArguments(args: readonly string[]): CoordinatorArgument
       listen: { type: "string" },
       "lease-ms": { type: "string" },
       "min-peers": { type: "string" },
+      state: { type: "string" },
       json: { type: "boolean", default: false },
       help: { type: "boolean", short: "h", default: false },
     },
@@ -53,6 +59,7 @@ function parseCoordinatorArguments(args: readonly string[]): CoordinatorArgument
       ...(values.listen !== undefined && { listen: values.listen }),
       ...(leaseMs !== undefined && { leaseMs }),
       ...(minPeers !== undefined && { minPeers }),
+      ...(values.state !== undefined && { stateDir: values.state }),
     },
   };
 }
@@ -75,11 +82,14 @@ export async function runCoordinator(args: readonly string[]): Promise<number> {
   // Whoever reads the next line may send a signal at once.
   const signal = firstSignal();
   print({ event: "listening", address }, `listening on ${address}`);
-  const name = await signal;
-  print(
-    { event: "stopping", signal: name },
-    `${name}: telling ${coordinator.peers().length} peers and stopping`,
-  );
+  // Without a signal it only ends when its state directory fails, with the error that says so.
+  const name = await Promise.race([signal, coordinator.stopped]);
+  const peers = coordinator.peers().length;
+  const what =
+    options.stateDir === undefined
+      ? `telling ${peers} peers and stopping`
+      : `stopping; ${peers} peers wait for the next coordinator`;
+  print({ event: "stopping", signal: name }, `${name}: ${what}`);
   await coordinator.close();
   print({ event: "stopped" }, "stopped");
   return 0;

@@ -296,6 +296,14 @@ function onUnnumbered(state: SessionState, turn: Turn, message: CoordinatorMessa
       }
       return;
     case "rejected":
+      // The attach got stuck on its way, and what counts is whether the next one is in time.
+      if (
+        state.stream === "attaching" &&
+        state.phase !== "registering" &&
+        message.code === "ERR_PCCL_TIMEOUT"
+      ) {
+        return onDetached(state, turn, message.message);
+      }
       return finish(state, turn, {
         code: message.code,
         message: `The coordinator refused: ${message.message}`,

@@ -122,7 +122,7 @@ export interface CoordinatorState {
   readonly records: Map<number, SyncRecord>;
   /**
    * By group, and over all of them; kept by admit(), setCall() and forget(), so that an event costs no walk over
-   * all peers. They follow from `peers`: see recount().
+   * all peers. They follow from `peers`: see recount(). The order of the groups means nothing.
    */
   readonly tallies: Map<number, Tally>;
   total: Tally;
@@ -312,7 +312,7 @@ function count(state: CoordinatorState, { group }: Peer, what: keyof Tally, diff
 }
 
 /** The call that all of them wait in; "different" ones; undefined when one of them doesn't wait. */
-export function commonCall(tally: Tally): Call["kind"] | "different" | undefined {
+export function commonCall(tally: Tally = emptyTally()): Call["kind"] | "different" | undefined {
   const { members, hasPendingPeers, updateTopology, syncSharedState } = tally;
   if (members === 0 || hasPendingPeers + updateTopology + syncSharedState < members) return undefined;
   if (hasPendingPeers === members) return "hasPendingPeers";

@@ -211,8 +211,8 @@ export function settleSyncs(state: CoordinatorState, turn: Turn): boolean {
     state.records.delete(group);
   }
   for (const [group, sync] of state.syncs) changed = settleTransfer(state, turn, group, sync) || changed;
-  for (const [group, tally] of state.tallies) {
-    if (commonCall(tally) !== "syncSharedState" || state.syncs.has(group)) continue;
+  for (const { group } of state.rings) {
+    if (commonCall(state.tallies.get(group)) !== "syncSharedState" || state.syncs.has(group)) continue;
     beginTransfer(state, turn, group);
     changed = true;
   }

@@ -92,8 +92,11 @@ function answer(
  */
 export function settleMismatch(state: CoordinatorState, turn: Turn): boolean {
   if (commonCall(state.total) === "different" && failMismatch(state, turn, admittedPeers(state))) return true;
-  for (const [group, tally] of state.tallies) {
-    if (commonCall(tally) === "different" && failMismatch(state, turn, groupMembers(state, group)))
+  for (const { group } of state.rings) {
+    if (
+      commonCall(state.tallies.get(group)) === "different" &&
+      failMismatch(state, turn, groupMembers(state, group))
+    )
       return true;
   }
   return false;

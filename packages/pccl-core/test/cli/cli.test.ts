@@ -149,13 +149,14 @@ describe("pccl coordinator", () => {
       "preparing",
       "installed",
       "admitted",
+      "detached",
       "removed",
       "stopping",
       "stopped",
     ];
     expect(events.map(({ event }) => event)).toEqual(names);
     expect(events.every(({ time }) => Number.isFinite(Date.parse(time)))).toBe(true);
-    expect(events[5]).toMatchObject({ peerId: 1, worldSize: 0 });
+    expect(events[6]).toMatchObject({ peerId: 1, worldSize: 0 });
   });
 
   it("ends at once at a second signal", async () => {

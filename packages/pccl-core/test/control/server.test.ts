@@ -81,7 +81,7 @@ describe("Coordinator", () => {
     raw.register(0, 4_242, "");
     await raw.expect("registered");
     const { view } = await raw.expect("prepare");
-    expect(view.members).toEqual([{ peerId: 1, group: 0, endpoint: { host: "127.0.0.1", port: 4_242 } }]);
+    expect(coordinator.peers()[0]?.endpoint).toEqual({ host: "127.0.0.1", port: 4_242 });
     expect(view.key).toHaveLength(16);
   });
 
@@ -98,7 +98,7 @@ describe("Coordinator", () => {
     expect(rejected.code).toBe("ERR_PCCL_VERSION_MISMATCH");
     expect(rejected.message).toContain(`version ${PROTOCOL_VERSION + 1}`);
     expect(rejected.message).toContain(`coordinator ${PROTOCOL_VERSION}.`);
-    await raw.until(() => raw.disconnected !== undefined);
+    await raw.until(() => raw.detached !== undefined);
     expect(coordinator.peers()).toEqual([]);
   });
 
@@ -170,13 +170,13 @@ describe("Coordinator", () => {
       await Promise.all([silent.install(), alive.install()]);
       expect((await silent.expect("removed")).reason).toMatch(/silent for \d+ ms.*lease of 500 ms/);
       const { view } = await alive.expect("prepare");
-      expect(view.members.map((member) => member.peerId)).toEqual([2]);
+      expect(view.ring.peerIds).toEqual([2]);
     } finally {
       clearInterval(beat);
     }
   });
 
-  it("removes a peer that talks and never reads, before it fills the memory", async () => {
+  it("breaks the stream of a peer that talks and never reads, before it fills the memory", async () => {
     await start();
     // HTTP/2 by hand, with a window in which no answer fits.
     const session = http2Connect(`http://${coordinator.address}`, { settings: { initialWindowSize: 1 } });
@@ -197,11 +197,11 @@ describe("Coordinator", () => {
     };
     say({ register: { protocolVersion: PROTOCOL_VERSION, group: 0, endpoint: { host: "h", port: 1 } } });
     await logged("joined");
-    while (!logs.some((entry) => entry.event === "removed")) {
+    while (!logs.some((entry) => entry.event === "detached")) {
       for (let i = 0; i < 4; i++) say({ heartbeat: {} });
       await new Promise((resolve) => setImmediate(resolve));
     }
-    expect(await logged("removed")).toMatchObject({ reason: expect.stringContaining("doesn't read") });
+    expect(await logged("detached")).toMatchObject({ reason: expect.stringContaining("doesn't read") });
     session.destroy();
   });
 
@@ -211,7 +211,7 @@ describe("Coordinator", () => {
     expect((await raw.expect("rejected")).code).toBe("ERR_PCCL_TIMEOUT");
   });
 
-  it("shrinks the world at once when a stream breaks", async () => {
+  it("shrinks the world at once when a stream breaks and nobody has the peer's data port any more", async () => {
     await start({ minPeers: 2 });
     const [first, second] = [await peer(), await peer()];
     for (const raw of [first, second]) {
@@ -231,7 +231,7 @@ describe("Coordinator", () => {
     const raw = await admitted();
     await coordinator.close();
     expect((await raw.expect("removed")).reason).toContain("shutting down");
-    await raw.until(() => raw.disconnected !== undefined);
+    await raw.until(() => raw.detached !== undefined);
     const again = await Coordinator.start({ listen: coordinator.address });
     expect(again.port).toBe(coordinator.port);
     await again.close();

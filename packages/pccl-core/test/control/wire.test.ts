@@ -9,12 +9,12 @@ import {
   peerMessageToWire,
   WireError,
 } from "../../src/control/wire.js";
-import type { CoordinatorMessage, PeerMessage } from "../../src/membership/messages.js";
+import type { CoordinatorMessage, Envelope, PeerMessage } from "../../src/membership/messages.js";
 import type { PeerMessage as WirePeerMessage } from "../../src/control/generated/pccl/v1/PeerMessage.js";
 
 const { Attend } = membershipService.service;
 
-function throughPeerWire(wire: WirePeerMessage): PeerMessage {
+function throughPeerWire(wire: WirePeerMessage): Envelope<PeerMessage> {
   return peerMessageFromWire(Attend.requestDeserialize(Attend.requestSerialize(wire)));
 }
 
@@ -30,6 +30,14 @@ const host = fc.constantFrom("10.0.0.1", "::1", "peer.example");
 const endpoint = fc.record({ host, port: fc.integer({ min: 1, max: 65_535 }) });
 const reason = fc.string({ maxLength: 100 });
 const member = fc.record({ peerId, group, endpoint });
+const secret = fc.uint8Array({ minLength: 16, maxLength: 16 });
+const received = uint(Number.MAX_SAFE_INTEGER);
+const ringOp = { epoch, tag, seq };
+const worldSize = fc.integer({ min: 1, max: 4_096 });
+
+function enveloped<M>(message: fc.Arbitrary<M>): fc.Arbitrary<Envelope<M>> {
+  return fc.record({ seq: received, ack: received, message });
+}
 const revision = uint(Number.MAX_SAFE_INTEGER);
 const state = fc.constantFrom("not-done", "done", "committed", "aborted");
 const strategy = fc.constantFrom("enforce-popular", "receive-only", "send-only");
@@ -38,12 +46,13 @@ const kind = <K extends string>(value: K): fc.Arbitrary<K> => fc.constant(value)
 
 const peerMessages: fc.Arbitrary<PeerMessage> = fc.oneof(
   fc.record({ kind: kind("register"), protocolVersion: seq, group, endpoint }),
+  fc.record({ kind: kind("attach"), protocolVersion: seq, peerId, secret, received }),
   fc.record({ kind: kind("heartbeat") }),
   fc.record({
     kind: kind("ready"),
     epoch,
     failures: fc.array(fc.record({ peerId, reason })),
-    ops: fc.array(fc.record({ epoch, tag, seq, state })),
+    ops: fc.array(fc.record({ ...ringOp, state })),
   }),
   fc.record({ kind: kind("link-lost"), epoch, peerId, reason }),
   fc.record({ kind: kind("pending-vote"), requestId }),
@@ -61,27 +70,42 @@ const peerMessages: fc.Arbitrary<PeerMessage> = fc.oneof(
     ),
   }),
   fc.record({ kind: kind("sync-done"), requestId, ok: fc.boolean(), reason }),
+  fc.record({ kind: kind("withdraw"), requestId }),
+  fc.record({ kind: kind("stalled"), ...ringOp, missing: fc.array(peerId) }),
+  fc.record({ kind: kind("abort-answer"), ...ringOp, aborted: fc.boolean() }),
   fc.record({ kind: kind("leave") }),
 ) as fc.Arbitrary<PeerMessage>;
 
 const coordinatorMessages: fc.Arbitrary<CoordinatorMessage> = fc.oneof(
-  fc.record({ kind: kind("registered"), peerId, leaseMs: fc.integer({ min: 1, max: 600_000 }) }),
+  fc.record({
+    kind: kind("registered"),
+    peerId,
+    leaseMs: fc.integer({ min: 1, max: 600_000 }),
+    secret,
+  }),
+  fc.record({ kind: kind("attached"), received }),
   fc.record({ kind: kind("rejected"), code: reason, message: reason }),
   fc.record({ kind: kind("heartbeat") }),
   fc.record({
     kind: kind("prepare"),
     view: fc.record({
       epoch,
+      worldSize,
+      ring: fc.record({ group, epoch, peerIds: fc.array(peerId) }),
       members: fc.array(member),
-      rings: fc.array(fc.record({ group, peerIds: fc.array(peerId) })),
-      key: fc.uint8Array({ minLength: 16, maxLength: 16 }),
+      relays: fc.array(fc.record({ a: peerId, b: peerId, via: peerId })),
+      key: secret,
     }),
   }),
   fc.record({
     kind: kind("install"),
     epoch,
-    verdicts: fc.array(fc.record({ epoch, tag, seq, commit: fc.boolean() })),
+    worldSize,
+    verdicts: fc.array(fc.record({ ...ringOp, commit: fc.boolean() })),
+    joined: fc.array(fc.record({ peerId, group })),
+    lost: fc.array(fc.record({ peerId, group, reason })),
   }),
+  fc.record({ kind: kind("abort-op"), ...ringOp, missing: peerId }),
   fc.record({ kind: kind("pending-answer"), requestId, pending: fc.boolean() }),
   fc.record({ kind: kind("topology-answer"), requestId, changed: fc.boolean() }),
   fc.record({
@@ -99,17 +123,17 @@ const coordinatorMessages: fc.Arbitrary<CoordinatorMessage> = fc.oneof(
 describe("the wire", () => {
   it("carries every message of a peer unchanged", () => {
     fc.assert(
-      fc.property(peerMessages, (message) => {
-        expect(throughPeerWire(peerMessageToWire(message))).toEqual(message);
+      fc.property(enveloped(peerMessages), (envelope) => {
+        expect(throughPeerWire(peerMessageToWire(envelope))).toEqual(envelope);
       }),
     );
   });
 
   it("carries every message of the coordinator unchanged", () => {
     fc.assert(
-      fc.property(coordinatorMessages, (message) => {
-        const bytes = Attend.responseSerialize(coordinatorMessageToWire(message));
-        expect(coordinatorMessageFromWire(Attend.responseDeserialize(bytes))).toEqual(message);
+      fc.property(enveloped(coordinatorMessages), (envelope) => {
+        const bytes = Attend.responseSerialize(coordinatorMessageToWire(envelope));
+        expect(coordinatorMessageFromWire(Attend.responseDeserialize(bytes))).toEqual(envelope);
       }),
     );
   });
@@ -133,6 +157,9 @@ describe("the wire", () => {
   const offer = { requestId: 1, revision: 1, strategy: "SYNC_STRATEGY_SEND_ONLY" as const, entries: [entry] };
   it.each<[string, WirePeerMessage, RegExp]>([
     ["no message", {}, /unknown kind/],
+    ["a number past 2^53", { heartbeat: {}, seq: "9007199254740993" }, /seq/],
+    ["a short secret", { attach: { peerId: 1, secret: Buffer.alloc(15) } }, /attach.secret: 15 bytes/],
+    ["nobody's attach", { attach: { secret: Buffer.alloc(16) } }, /attach.peer_id/],
     ["no endpoint", { register: { group: 1 } }, /register.endpoint is missing/],
     ["port 0", { register: { endpoint: { host: "h", port: 0 } } }, /endpoint.port/],
     ["a port too high", { register: { endpoint: { host: "h", port: 65_536 } } }, /endpoint.port/],
@@ -158,7 +185,7 @@ describe("the wire", () => {
   });
 
   it("cuts texts that would fill logs", () => {
-    const message = throughPeerWire({ linkLost: { epoch: 1, peerId: 1, reason: "x".repeat(100_000) } });
+    const { message } = throughPeerWire({ linkLost: { epoch: 1, peerId: 1, reason: "x".repeat(100_000) } });
     expect(message.kind === "link-lost" && message.reason.length).toBeLessThan(2_000);
   });
 });

@@ -464,6 +464,13 @@ describe("a broken stream", () => {
     expect(hear(rejected)).toEqual([ended("ERR_PCCL_COORDINATOR_LOST", /restarted/)]);
   });
 
+  it("is made again when the attach came too late", () => {
+    step({ kind: "detached", reason: "reset" });
+    step({ kind: "connected" });
+    const rejected = { kind: "rejected", code: "ERR_PCCL_TIMEOUT", message: "nothing came" } as const;
+    expect(hear(rejected)).toEqual([{ kind: "connect" }]);
+  });
+
   it("lets the peer leave without a word", () => {
     step({ kind: "detached", reason: "reset" });
     expect(ask({ id: 4, kind: "leave" })).toEqual([{ kind: "end" }, reply(4, undefined)]);
