@@ -64,6 +64,9 @@ describe.each(CALLS)("%s", (name, call) => {
     }
     const signal = {} as AbortSignal;
     await expect(call(a, { signal })).rejects.toMatchObject({ code: "ERR_PCCL_INVALID_ARGUMENT" });
+    const mistyped = { timeout: 5 } as CallOptions;
+    await expect(call(a, mistyped)).rejects.toMatchObject({ code: "ERR_PCCL_UNKNOWN_OPTION" });
+    await expect(call(a, 5 as CallOptions)).rejects.toMatchObject({ code: "ERR_PCCL_INVALID_ARGUMENT" });
     await call(a, { timeoutMs: 2 ** 31 - 1, signal: undefined });
   });
 });
@@ -116,7 +119,7 @@ describe("connect", () => {
     await expect(joining).rejects.toThrow(
       /^connect: timed out after 2000 ms: peer 1, .* waits until every member calls updateTopology/,
     );
-    await expect(joining).rejects.toMatchObject({ code: "ERR_PCCL_TIMEOUT", peerId: 1 });
+    await expect(joining).rejects.toBeInstanceOf(PcclTimeoutError);
     await until(() => coordinator.peers().length === 0);
   });
 
