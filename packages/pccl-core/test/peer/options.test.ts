@@ -60,7 +60,7 @@ describe("coordinatorTimeoutMs", () => {
     try {
       const [line] = (await once(createInterface(coordinator.stdout), "line")) as [string];
       const address = /127\.0\.0\.1:\d+/.exec(line)?.[0] ?? "";
-      const peer = closing(await connect(address, { coordinatorTimeoutMs: 700 }));
+      const peer = closing(await connect(address, { coordinatorTimeoutMs: 3_000 }));
       const removed = new Promise<PcclError>((resolve) => peer.once("removed", resolve));
       coordinator.kill("SIGKILL");
       await exited;
