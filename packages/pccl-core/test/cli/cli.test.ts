@@ -1,29 +1,19 @@
 /** The command line as users run it: the built program in child processes. */
-import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { connect as tcpConnect } from "node:net";
-import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
 import { afterEach, describe, expect, it } from "vitest";
 import { RawPeer } from "../control/raw-peer.js";
+import { killAll, pccl, RunningCoordinator } from "./running-coordinator.js";
 
-const bin = fileURLToPath(new URL("../../bin/pccl.js", import.meta.url));
 const manifest = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
 
-const children: ChildProcessWithoutNullStreams[] = [];
 const peers: RawPeer[] = [];
 
 afterEach(() => {
-  for (const child of children.splice(0)) child.kill("SIGKILL");
+  killAll();
   for (const peer of peers.splice(0)) peer.close();
 });
-
-function pccl(...args: string[]): ChildProcessWithoutNullStreams {
-  const child = spawn(process.execPath, [bin, ...args]);
-  children.push(child);
-  return child;
-}
 
 async function finished(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
   const child = pccl(...args);
@@ -32,39 +22,6 @@ async function finished(...args: string[]): Promise<{ code: number; stdout: stri
   child.stderr.on("data", (data) => (stderr += data));
   const [code] = await once(child, "close");
   return { code, stdout, stderr };
-}
-
-/** A running coordinator: its output line by line. */
-class RunningCoordinator {
-  readonly child: ChildProcessWithoutNullStreams;
-  readonly lines: string[] = [];
-  #wake: () => void = () => {};
-
-  constructor(...args: string[]) {
-    this.child = pccl("coordinator", "--listen", "127.0.0.1:0", ...args);
-    createInterface({ input: this.child.stdout }).on("line", (line) => {
-      this.lines.push(line);
-      this.#wake();
-    });
-  }
-
-  async line(pattern: RegExp): Promise<RegExpExecArray> {
-    for (;;) {
-      for (const line of this.lines) {
-        const match = pattern.exec(line);
-        if (match !== null) return match;
-      }
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-      });
-    }
-  }
-
-  async exit(): Promise<{ code: number | null; signal: string | null }> {
-    const { child } = this;
-    if (child.exitCode === null && child.signalCode === null) await once(child, "exit");
-    return { code: child.exitCode, signal: child.signalCode };
-  }
 }
 
 async function admit(address: string): Promise<RawPeer> {
