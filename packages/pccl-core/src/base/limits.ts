@@ -14,6 +14,9 @@ export const LEASE_MAX_MS = 600_000;
 /** Heartbeats per lease, so that a lost or late one doesn't kill. */
 export const HEARTBEATS_PER_LEASE = 5;
 
+/** Heartbeats without an answer after which a peer takes its stream for broken, and makes another one. */
+export const HEARTBEATS_UNANSWERED_MAX = 3;
+
 /** How long building the links of a new view may take. */
 export const PREPARE_TIMEOUT_MS = 5_000;
 
@@ -33,6 +36,12 @@ export const COORDINATOR_TIMEOUT_DEFAULT_MS = 60_000;
 /** Ops in flight on one peer; native/src/base/limits.h has the same numbers. */
 export const OPS_IN_FLIGHT_DEFAULT = 16;
 export const OPS_IN_FLIGHT_MAX = 256;
+
+/**
+ * All-reduces of one list. A list that fails withdraws all of its ops at once, and native code remembers that many of
+ * which the other members are ahead: early_ops_max in native/src/base/limits.h.
+ */
+export const OPS_PER_LIST_MAX = 4_096;
 
 /** TCP connections that make up one link; native/src/base/limits.h has the same number. */
 export const CONNECTIONS_PER_PEER_MAX = 64;

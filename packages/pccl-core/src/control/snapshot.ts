@@ -9,7 +9,14 @@ import type {
   Relay,
   Ring,
 } from "../membership/messages.js";
-import type { Change, CoordinatorState, Peer, Stall, Tally } from "../membership/state.js";
+import {
+  type Change,
+  type CoordinatorState,
+  emptyTally,
+  type Peer,
+  recount,
+  type Stall,
+} from "../membership/state.js";
 import type { Sync, SyncRecord } from "../membership/sync.js";
 import { opKey } from "../membership/verdicts.js";
 import type { Call } from "../membership/calls.js";
@@ -30,7 +37,6 @@ import type {
   _pccl_v1_Snapshot_Stall__Output as WireStallOutput,
   _pccl_v1_Snapshot_Sync as WireSync,
   _pccl_v1_Snapshot_Sync__Output as WireSyncOutput,
-  _pccl_v1_Snapshot_Tally__Output as WireTallyOutput,
   Snapshot as WireSnapshot,
   Snapshot__Output as WireSnapshotOutput,
 } from "./generated/pccl/v1/Snapshot.js";
@@ -58,8 +64,10 @@ export function encodeSnapshot({ number, nowMs, state }: Snapshot): Uint8Array {
     config,
     strangers,
     peers,
-    // Follows from the peers.
-    peerOf: _,
+    // These follow from the peers.
+    peerOf: _peerOf,
+    tallies: _tallies,
+    total: _total,
     nextPeerId,
     removals,
     epoch,
@@ -74,8 +82,6 @@ export function encodeSnapshot({ number, nowMs, state }: Snapshot): Uint8Array {
     stalls,
     syncs,
     records,
-    tallies,
-    total,
     tickedAtMs,
     ...rest
   } = state;
@@ -105,8 +111,6 @@ export function encodeSnapshot({ number, nowMs, state }: Snapshot): Uint8Array {
       revision,
       holders: [...holders],
     })),
-    tallies: [...tallies].map(([group, tally]) => ({ group, ...tally })),
-    total,
     ...(tickedAtMs !== undefined && { tickedAtMs }),
   });
 }
@@ -114,7 +118,7 @@ export function encodeSnapshot({ number, nowMs, state }: Snapshot): Uint8Array {
 /** Throws on what encodeSnapshot() didn't write. */
 export function decodeSnapshot(bytes: Uint8Array): Snapshot {
   const [wire] = snapshotType.decode(bytes);
-  if (!wire?.config || !wire.total) throw new Error("no snapshot");
+  if (!wire?.config) throw new Error("no snapshot");
   const { leaseMs, minPeers, peersMax, key } = wire.config;
   const peers = wire.peers.map(peerFromWire);
   const state: CoordinatorState = {
@@ -158,10 +162,11 @@ export function decodeSnapshot(bytes: Uint8Array): Snapshot {
         { revision: Number(revision), holders: new Set(holders.map(Number)) },
       ]),
     ),
-    tallies: new Map(wire.tallies.map((tally) => [tally.group, tallyFromWire(tally)])),
-    total: tallyFromWire(wire.total),
+    tallies: new Map(),
+    total: emptyTally(),
     tickedAtMs: wire.tickedAtMs,
   };
+  recount(state);
   return { number: Number(wire.number), nowMs: wire.nowMs, state };
 }
 
@@ -334,8 +339,4 @@ function syncFromWire({ revision, participants, receivers, done, lost }: WireSyn
     done: new Set(done.map(Number)),
     lost: lost.map(Number),
   };
-}
-
-function tallyFromWire({ members, waiting }: WireTallyOutput): Tally {
-  return { members, waiting };
 }

@@ -254,15 +254,12 @@ function attach(
     );
   }
   const peer = state.peers.get(peerId);
-  if (peer === undefined) {
+  // Another coordinator may have given the same id to another peer.
+  if (peer === undefined || !equalBytes(peer.secret, secret)) {
     const unknown =
-      `attach: it doesn't know peer ${peerId}. Either it was restarted without the state of its last run, ` +
-      "or the peer was gone for too long.";
+      `attach: it doesn't know a peer ${peerId} with this secret. Either it was restarted without the state of ` +
+      "its last run, or the peer was gone for too long.";
     return reject(state, turn, connection, "ERR_PCCL_COORDINATOR_LOST", unknown);
-  }
-  if (!equalBytes(peer.secret, secret)) {
-    const wrong = `attach: the secret doesn't fit peer ${peerId}.`;
-    return reject(state, turn, connection, "ERR_PCCL_INVALID_ARGUMENT", wrong);
   }
   if (!acknowledge(peer.channel, received)) {
     const ahead = `attach: peer ${peerId} has received more than was ever sent to it.`;

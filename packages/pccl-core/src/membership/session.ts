@@ -6,6 +6,7 @@
 import type { PcclErrorCode } from "../base/errors.js";
 import {
   HEARTBEATS_PER_LEASE,
+  HEARTBEATS_UNANSWERED_MAX,
   LEASE_DEFAULT_MS,
   PREPARE_TIMEOUT_MS,
   PROTOCOL_VERSION,
@@ -295,6 +296,14 @@ function onUnnumbered(state: SessionState, turn: Turn, message: CoordinatorMessa
       }
       return;
     case "rejected":
+      // The attach got stuck on its way, and what counts is whether the next one is in time.
+      if (
+        state.stream === "attaching" &&
+        state.phase !== "registering" &&
+        message.code === "ERR_PCCL_TIMEOUT"
+      ) {
+        return onDetached(state, turn, message.message);
+      }
       return finish(state, turn, {
         code: message.code,
         message: `The coordinator refused: ${message.message}`,
@@ -562,9 +571,12 @@ function onTick(state: SessionState, turn: Turn): void {
   }
   if (state.stream === "none") return;
   const silentMs = Math.round(nowMs - state.heardAtMs);
-  if (silentMs > state.leaseMs) {
-    const silence = `it was silent for ${silentMs} ms, longer than the lease of ${state.leaseMs} ms`;
-    if (state.phase === "pending" || state.phase === "admitted") return onDetached(state, turn, silence);
+  const silence = `it was silent for ${silentMs} ms`;
+  if (state.phase === "pending" || state.phase === "admitted") {
+    // A stream that neither end knows to be broken must be replaced before the coordinator's patience ends too.
+    const answers = (state.leaseMs * HEARTBEATS_UNANSWERED_MAX) / HEARTBEATS_PER_LEASE;
+    if (silentMs > answers) return onDetached(state, turn, silence);
+  } else if (silentMs > state.leaseMs) {
     // Something that accepts streams, and isn't a coordinator that works.
     turn.effects.push({ kind: "end" });
     return finish(state, turn, error("ERR_PCCL_COORDINATOR_LOST", `The coordinator: ${silence}.`));

@@ -85,11 +85,8 @@ export interface Stall {
   asked: PeerId | undefined;
 }
 
-/** Admitted peers, and how many of them wait in a call. */
-export interface Tally {
-  members: number;
-  waiting: number;
-}
+/** Admitted peers, and how many of them wait in each call. */
+export type Tally = { members: number } & Record<Call["kind"], number>;
 
 export interface CoordinatorState {
   readonly config: CoordinatorConfig;
@@ -123,9 +120,12 @@ export interface CoordinatorState {
   readonly stalls: Map<PeerId, Stall[]>;
   readonly syncs: Map<number, Sync>;
   readonly records: Map<number, SyncRecord>;
-  /** By group; kept by admit(), setCall() and forget(), so that an event costs no walk over all peers. */
+  /**
+   * By group, and over all of them; kept by admit(), setCall() and forget(), so that an event costs no walk over
+   * all peers. They follow from `peers`: see recount(). The order of the groups means nothing.
+   */
   readonly tallies: Map<number, Tally>;
-  readonly total: Tally;
+  total: Tally;
   tickedAtMs: number | undefined;
 }
 
@@ -241,7 +241,7 @@ export function createCoordinator(config: CoordinatorConfig): CoordinatorState {
     syncs: new Map(),
     records: new Map(),
     tallies: new Map(),
-    total: { members: 0, waiting: 0 },
+    total: emptyTally(),
     tickedAtMs: undefined,
   };
 }
@@ -289,24 +289,47 @@ export function ringOf(state: CoordinatorState, group: number): Ring | undefined
   return state.rings.find((ring) => ring.group === group);
 }
 
-export function tallyOf(state: CoordinatorState, group: number): Tally {
+export function emptyTally(): Tally {
+  return { members: 0, hasPendingPeers: 0, updateTopology: 0, syncSharedState: 0 };
+}
+
+/** Counts `tallies` and `total` anew, for a state that was stored without them. */
+export function recount(state: CoordinatorState): void {
+  state.tallies.clear();
+  state.total = emptyTally();
+  for (const peer of admittedPeers(state)) {
+    count(state, peer, "members", 1);
+    if (peer.call !== undefined) count(state, peer, peer.call.kind, 1);
+  }
+}
+
+function count(state: CoordinatorState, { group }: Peer, what: keyof Tally, difference: number): void {
   let tally = state.tallies.get(group);
-  if (tally === undefined) state.tallies.set(group, (tally = { members: 0, waiting: 0 }));
-  return tally;
+  if (tally === undefined) state.tallies.set(group, (tally = emptyTally()));
+  tally[what] += difference;
+  state.total[what] += difference;
+  if (tally.members === 0) state.tallies.delete(group);
+}
+
+/** The call that all of them wait in; "different" ones; undefined when one of them doesn't wait. */
+export function commonCall(tally: Tally = emptyTally()): Call["kind"] | "different" | undefined {
+  const { members, hasPendingPeers, updateTopology, syncSharedState } = tally;
+  if (members === 0 || hasPendingPeers + updateTopology + syncSharedState < members) return undefined;
+  if (hasPendingPeers === members) return "hasPendingPeers";
+  if (updateTopology === members) return "updateTopology";
+  return syncSharedState === members ? "syncSharedState" : "different";
 }
 
 export function admit(state: CoordinatorState, peer: Peer): void {
   peer.phase = "admitted";
-  tallyOf(state, peer.group).members++;
-  state.total.members++;
+  count(state, peer, "members", 1);
 }
 
 /** An admitted peer begins to wait in a call, or waits no longer. */
 export function setCall(state: CoordinatorState, peer: Peer, call: Call | undefined): void {
-  const difference = Number(call !== undefined) - Number(peer.call !== undefined);
-  tallyOf(state, peer.group).waiting += difference;
-  state.total.waiting += difference;
+  if (peer.call !== undefined) count(state, peer, peer.call.kind, -1);
   peer.call = call;
+  if (call !== undefined) count(state, peer, call.kind, 1);
 }
 
 /** Forgets a peer and ends its stream; what waited for it is settled at the end of the step. */
@@ -319,10 +342,7 @@ export function forget(state: CoordinatorState, turn: Turn, peer: Peer, reason: 
   }
   if (peer.phase === "admitted") {
     setCall(state, peer, undefined);
-    const tally = tallyOf(state, peer.group);
-    tally.members--;
-    if (tally.members === 0) state.tallies.delete(peer.group);
-    state.total.members--;
+    count(state, peer, "members", -1);
     state.departed.push({ peerId: peer.id, group: peer.group, reason });
     state.syncs.get(peer.group)?.lost.push(peer.id);
   }

@@ -3,6 +3,7 @@ import type { PcclErrorCode } from "../base/errors.js";
 import { failCalls } from "./calls.js";
 import type { PeerMessage, StateEntry, SyncFetch, SyncStrategy } from "./messages.js";
 import {
+  commonCall,
   type CoordinatorState,
   groupMembers,
   log,
@@ -210,9 +211,10 @@ export function settleSyncs(state: CoordinatorState, turn: Turn): boolean {
     state.records.delete(group);
   }
   for (const [group, sync] of state.syncs) changed = settleTransfer(state, turn, group, sync) || changed;
-  for (const [group, { members, waiting }] of state.tallies) {
-    if (waiting === members && !state.syncs.has(group))
-      changed = beginTransfer(state, turn, group) || changed;
+  for (const { group } of state.rings) {
+    if (commonCall(state.tallies.get(group)) !== "syncSharedState" || state.syncs.has(group)) continue;
+    beginTransfer(state, turn, group);
+    changed = true;
   }
   return changed;
 }
@@ -240,18 +242,17 @@ function settleTransfer(
   return true;
 }
 
-function beginTransfer(state: CoordinatorState, turn: Turn, group: number): boolean {
+function beginTransfer(state: CoordinatorState, turn: Turn, group: number): void {
   const members = groupMembers(state, group);
   const offers: Offer[] = [];
   for (const { id, call } of members) {
-    if (call?.kind !== "syncSharedState") return false;
+    if (call?.kind !== "syncSharedState") return;
     const { revision, strategy, entries } = call.offer;
     offers.push({ peerId: id, revision, strategy, entries });
   }
   const election = elect(offers, state.records.get(group));
   if (!election.ok) {
-    failSync(state, turn, group, election.code, `syncSharedState: ${election.reason}`);
-    return true;
+    return failSync(state, turn, group, election.code, `syncSharedState: ${election.reason}`);
   }
   const { revision, plans } = election;
   state.syncs.set(group, {
@@ -272,5 +273,4 @@ function beginTransfer(state: CoordinatorState, turn: Turn, group: number): bool
       fetches: plan?.fetches ?? [],
     });
   }
-  return true;
 }

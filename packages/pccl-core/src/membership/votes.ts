@@ -6,6 +6,7 @@ import { failCalls, peerNames, type Call, refuse } from "./calls.js";
 import { admitPending } from "./change.js";
 import {
   admittedPeers,
+  commonCall,
   type CoordinatorState,
   groupMembers,
   type Peer,
@@ -52,17 +53,16 @@ export function onWithdraw(state: CoordinatorState, turn: Turn, peer: Peer, requ
 
 /** Answers the calls that all admitted peers have made. Returns whether anything was done. */
 export function settleVotes(state: CoordinatorState, turn: Turn): boolean {
-  if (state.total.waiting === 0 || state.total.waiting < state.total.members) return false;
+  const kind = commonCall(state.total);
+  if (kind !== "hasPendingPeers" && kind !== "updateTopology") return false;
+  // A change that is under way is finished first; if it was made for this call it answers it.
+  if (kind === "updateTopology" && state.change !== undefined) return false;
   const voters = admittedPeers(state);
-  const kind = voters[0]?.call?.kind;
-  if (kind === undefined || voters.some((peer) => peer.call?.kind !== kind)) return false;
   const pending = pendingPeers(state).length > 0;
   if (kind === "hasPendingPeers") {
     answer(state, turn, voters, (requestId) => ({ kind: "pending-answer", requestId, pending }));
     return true;
   }
-  // A change that is under way is finished first; if it was made for this call it answers it.
-  if (kind !== "updateTopology" || state.change !== undefined) return false;
   if (!pending) {
     answer(state, turn, voters, (requestId) => ({ kind: "topology-answer", requestId, changed: false }));
   } else {
@@ -91,20 +91,21 @@ function answer(
  * settled. Returns whether anything was done.
  */
 export function settleMismatch(state: CoordinatorState, turn: Turn): boolean {
-  if (state.total.waiting === state.total.members && failMismatch(state, turn, admittedPeers(state))) {
-    return true;
-  }
-  for (const [group, { members, waiting }] of state.tallies) {
-    if (waiting === members && failMismatch(state, turn, groupMembers(state, group))) return true;
+  if (commonCall(state.total) === "different" && failMismatch(state, turn, admittedPeers(state))) return true;
+  for (const { group } of state.rings) {
+    if (
+      commonCall(state.tallies.get(group)) === "different" &&
+      failMismatch(state, turn, groupMembers(state, group))
+    )
+      return true;
   }
   return false;
 }
 
 function failMismatch(state: CoordinatorState, turn: Turn, peers: readonly Peer[]): boolean {
-  const kinds = new Set(peers.map((peer) => peer.call?.kind));
   // A sync whose plans are out ends without any further call.
-  const moving = peers.some((peer) => state.syncs.has(peer.group));
-  if (kinds.size < 2 || kinds.has(undefined) || moving) return false;
+  if (peers.some((peer) => state.syncs.has(peer.group))) return false;
+  const kinds = new Set(peers.map((peer) => peer.call?.kind));
   const waits = [...kinds].map(
     (kind) => `${kind} (${peerNames(peers.filter((p) => p.call?.kind === kind))})`,
   );

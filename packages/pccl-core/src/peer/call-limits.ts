@@ -34,8 +34,11 @@ export async function limited<T>(
   } catch (error) {
     if (!(error instanceof CancelledError)) throw error;
     if (deadline?.passed === true) {
-      const { reason, peerId, epoch } = error;
-      const message = `${call}: it took longer than ${timeoutMs} ms. ${reason}`;
+      const { peerId, epoch } = error;
+      const reason = error.reason.startsWith(`${call}: `)
+        ? error.reason.slice(call.length + 2)
+        : error.reason;
+      const message = `${call}: timed out after ${timeoutMs} ms: ${reason}`;
       throw pcclError("ERR_PCCL_TIMEOUT", message, { peerId, epoch, cause: error });
     }
     throw callerSignal?.aborted === true ? callerSignal.reason : error;

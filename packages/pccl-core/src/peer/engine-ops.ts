@@ -71,7 +71,8 @@ export class EngineOps {
 
   /**
    * Runs an all-reduce to its end. An abort of `signal` withdraws it: it then rejects with ERR_PCCL_CANCELLED, unless
-   * it was too late to withdraw, in which case it ends as it would have.
+   * it was too late to withdraw, in which case it ends as it would have. With a signal that has aborted before, the
+   * op is begun and withdrawn at once, so that the other members' calls of it end too.
    */
   async allReduce({ source, target, op, tag }: CheckedReduce, signal?: AbortSignal): Promise<OpDone> {
     return await this.#run(
@@ -114,10 +115,12 @@ export class EngineOps {
     requests: readonly FetchRequest[],
     signal?: AbortSignal,
   ): Promise<OpDone> {
-    const abandon = (id: number): void => {
+    const cancelled = (): PcclError => {
       const message = `${call}: withdrawn while it was fetching from peer ${source.peerId}`;
-      this.#take(id)?.reject(pcclError("ERR_PCCL_CANCELLED", message, { epoch: this.view?.epoch }));
+      return pcclError("ERR_PCCL_CANCELLED", message, { epoch: this.view?.epoch });
     };
+    if (signal?.aborted === true) throw cancelled();
+    const abandon = (id: number): void => this.#take(id)?.reject(cancelled());
     return await this.#run(call, (engine) => engine.fetchState(source, requests), abandon, signal);
   }
 
@@ -148,11 +151,6 @@ export class EngineOps {
     withdraw: (id: number) => void,
     signal: AbortSignal | undefined,
   ): Promise<OpDone> {
-    if (signal?.aborted === true) {
-      throw pcclError("ERR_PCCL_CANCELLED", `${call}: withdrawn before it began`, {
-        epoch: this.view?.epoch,
-      });
-    }
     const id = guard(call, () => start(this.#engine));
     const settled = new Promise<OpDone>((resolve, reject) => {
       this.#pending.set(id, { call, resolve, reject });
@@ -162,7 +160,8 @@ export class EngineOps {
       // An op that close() has ended is still listened for until its promise has settled.
       if (this.#pending.has(id)) withdraw(id);
     };
-    signal.addEventListener("abort", onAbort, { once: true });
+    if (signal.aborted) onAbort();
+    else signal.addEventListener("abort", onAbort, { once: true });
     try {
       return await settled;
     } finally {
@@ -212,13 +211,14 @@ function guard<T>(call: string, body: () => T): T {
 }
 
 function toPcclError(error: unknown, call: string): PcclError {
-  const { code, message = String(error), peerId } = error as Partial<NativeError>;
+  const { code, message = String(error), peerId, epoch } = error as Partial<NativeError>;
   // Native code names its all-reduces itself, with what it knows of them, but not as this language writes it.
   const named = message.startsWith(NATIVE_NAME)
     ? `allReduce${message.slice(NATIVE_NAME.length)}`
     : `${call}: ${message}`;
   return pcclError(isPcclErrorCode(code) ? code : "ERR_PCCL_INTERNAL", named, {
     peerId,
+    epoch,
     cause: error instanceof Error ? error : undefined,
   });
 }

@@ -1,7 +1,8 @@
 /** An all-reduce as users write it, and the checks that it passes before anything is started. */
 import type { ReduceOp } from "@pccl/bindings";
-import { checkOneOf, checkOptions, describe } from "../base/check.js";
+import { checkInteger, checkOneOf, checkOptions, describe } from "../base/check.js";
 import { pcclError } from "../base/errors.js";
+import { OPS_PER_LIST_MAX } from "../base/limits.js";
 import { checkTensor, type Tensor } from "./tensor.js";
 
 export interface AllReduceCall {
@@ -58,6 +59,7 @@ export function checkReduceList(call: string, calls: readonly AllReduceCall[]): 
   if (!Array.isArray(calls)) {
     throw pcclError("ERR_PCCL_INVALID_ARGUMENT", `${call}: calls must be an array, got ${describe(calls)}.`);
   }
+  checkInteger(call, "the number of calls", calls.length, 0, OPS_PER_LIST_MAX);
   const tags = new Set<bigint>();
   return Array.from(calls as readonly (AllReduceCall | undefined)[], (entry, index) => {
     const name = `${call}: calls[${index}]`;

@@ -18,8 +18,11 @@ export interface AllReduceAllResult {
 /**
  * Runs the calls in their order, at most `slots` at once. One that a change of membership aborts is made again in its
  * own slot at once: then the lowest unfinished op is always in flight on every peer, whatever order they learn of the
- * aborts in and however many slots each has, and no two peers can wait in different ops for ever. Ends with the first
- * other error, after withdrawing the rest.
+ * aborts in and however many slots each has, and no two peers can wait in different ops for ever.
+ *
+ * After any other error, or when the caller withdraws, the rest is begun and withdrawn at once, which fails the list
+ * on every other peer. Members match their ops by counting those with the same tag: had each of them begun only the
+ * ops that it had come to, the next list would wait for ops that others have counted already.
  */
 export async function reduceList(
   reduce: (call: CheckedReduce, signal: AbortSignal) => Promise<AllReduceResult>,
@@ -42,15 +45,15 @@ export async function reduceList(
     for (let index = next++; index < calls.length; ) {
       try {
         results[index] = await reduce(calls[index] as CheckedReduce, end.signal);
-        index = next++;
       } catch (error) {
-        if (error instanceof PeerLostError) retriedOps++;
-        else {
-          firstError ??= { error };
-          end.abort();
-          return;
+        if (error instanceof PeerLostError) {
+          retriedOps++;
+          continue;
         }
+        firstError ??= { error };
+        end.abort();
       }
+      index = next++;
     }
   };
   await Promise.all(Array.from({ length: Math.min(slots, calls.length) }, runSlot));

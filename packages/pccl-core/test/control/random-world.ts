@@ -158,8 +158,10 @@ export function textOf(value: unknown): string {
   return JSON.stringify(value, (key, inner: unknown) => {
     if (inner === undefined) return "undefined";
     if (typeof inner === "bigint") return `${inner}n`;
-    // An index, which is never walked through.
-    if (key === "peerOf") return Object.fromEntries(inner as CoordinatorState["peerOf"]);
+    // Never walked through, so that their order means nothing.
+    if (key === "peerOf" || key === "tallies") {
+      return Object.fromEntries(inner as CoordinatorState["peerOf"] | CoordinatorState["tallies"]);
+    }
     if (inner instanceof Map || inner instanceof Set) return [inner.constructor.name, ...inner];
     if (inner instanceof Uint8Array) return Buffer.from(inner).toString("hex");
     if (typeof inner !== "object" || inner === null || Array.isArray(inner)) return inner;

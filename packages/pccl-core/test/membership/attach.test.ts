@@ -118,7 +118,7 @@ describe("a broken stream", () => {
 
 describe("attach", () => {
   it.each([
-    ["a wrong secret", { secret: new Uint8Array(16) }, "ERR_PCCL_INVALID_ARGUMENT", /secret/],
+    ["a wrong secret", { secret: new Uint8Array(16) }, "ERR_PCCL_COORDINATOR_LOST", /secret/],
     ["more than was sent", { received: 99 }, "ERR_PCCL_COORDINATOR_LOST", /more than was ever sent/],
   ] as const)("is refused with %s, and the peer stays as it is", (_, options, code, message) => {
     const world = World.of(2);

@@ -1,7 +1,12 @@
 /** The peer's session: what it tells the coordinator, the engine and its user, in every phase. */
 import { beforeEach, describe, expect, it } from "vitest";
 import { UNNUMBERED } from "../../src/membership/channel.js";
-import { HEARTBEATS_PER_LEASE, LEASE_DEFAULT_MS, PROTOCOL_VERSION } from "../../src/base/limits.js";
+import {
+  HEARTBEATS_PER_LEASE,
+  HEARTBEATS_UNANSWERED_MAX,
+  LEASE_DEFAULT_MS,
+  PROTOCOL_VERSION,
+} from "../../src/base/limits.js";
 import type { CoordinatorMessage, OpVerdict, PeerMessage, View } from "../../src/membership/messages.js";
 import {
   createSession,
@@ -459,6 +464,13 @@ describe("a broken stream", () => {
     expect(hear(rejected)).toEqual([ended("ERR_PCCL_COORDINATOR_LOST", /restarted/)]);
   });
 
+  it("is made again when the attach came too late", () => {
+    step({ kind: "detached", reason: "reset" });
+    step({ kind: "connected" });
+    const rejected = { kind: "rejected", code: "ERR_PCCL_TIMEOUT", message: "nothing came" } as const;
+    expect(hear(rejected)).toEqual([{ kind: "connect" }]);
+  });
+
   it("lets the peer leave without a word", () => {
     step({ kind: "detached", reason: "reset" });
     expect(ask({ id: 4, kind: "leave" })).toEqual([{ kind: "end" }, reply(4, undefined)]);
@@ -476,16 +488,19 @@ describe("time", () => {
     expect(tick(period - 1)).toEqual([]);
   });
 
-  it("makes a new stream when the coordinator is silent for longer than the lease", () => {
+  it("makes a new stream when the coordinator leaves heartbeats unanswered, long before its lease ends", () => {
     admit();
+    const period = LEASE_MS / HEARTBEATS_PER_LEASE;
     tick(0);
-    tick(LEASE_MS / 2);
-    hear({ kind: "heartbeat" });
-    tick(LEASE_MS / 2);
-    tick(LEASE_MS / 2);
+    for (let i = 0; i < 10; i++) {
+      tick(period);
+      hear({ kind: "heartbeat" });
+    }
+    for (let i = 0; i < HEARTBEATS_UNANSWERED_MAX; i++) tick(period);
     expect(session.stream).toBe("attached");
     expect(tick(1)).toEqual([{ kind: "connect" }]);
     expect(session.phase).toBe("admitted");
+    expect(HEARTBEATS_UNANSWERED_MAX).toBeLessThan(HEARTBEATS_PER_LEASE - 1);
   });
 
   it("doesn't take its own pause for the coordinator's silence", () => {

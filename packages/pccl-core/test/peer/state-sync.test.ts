@@ -1,0 +1,115 @@
+/**
+ * Goal: a sync that can't succeed any more ends for everybody at once, also for a peer in the middle of a fetch, and
+ * leaves its tensors as they were. Method: a source that is stopped by a signal, so that a fetch from it goes on for
+ * as long as the test likes.
+ */
+import { type Communicator, connect, SharedState, type SyncResult } from "@pccl/core";
+import { beforeEach, describe, expect, it } from "vitest";
+import { Cluster, type PeerProcess } from "../e2e/cluster.js";
+import { closing, waiting } from "./world.js";
+
+const COUNT = 10_000;
+
+/** A source in a process of its own, and two peers of this process that offer `values`. */
+interface Trio {
+  readonly cluster: Cluster;
+  readonly source: PeerProcess;
+  readonly peers: readonly [Communicator, Communicator];
+  readonly states: readonly [SharedState, SharedState];
+}
+
+let trio: Trio;
+
+beforeEach(async () => {
+  const cluster = await Cluster.start(1, { leaseMs: 60_000 });
+  closing({ close: async () => await cluster[Symbol.asyncDispose]() });
+  const [source] = cluster.peers as [PeerProcess];
+  const join = async (): Promise<Communicator> => {
+    let registered!: () => void;
+    const pending = new Promise<void>((resolve) => {
+      registered = resolve;
+    });
+    const joining = connect(cluster.coordinator.address, { onPending: registered });
+    await pending;
+    return closing(await Promise.all([joining, source.call("updateTopology")]).then(([peer]) => peer));
+  };
+  const first = await join();
+  let second!: Communicator;
+  const registered = new Promise<void>((resolve) => {
+    connect(cluster.coordinator.address, { onPending: () => resolve() }).then((peer) => {
+      second = closing(peer);
+    });
+  });
+  await registered;
+  await Promise.all([source.call("updateTopology"), first.updateTopology()]);
+  await expect.poll(() => second).toBeDefined();
+  await source.call("state", { name: "s", salt: 1, count: COUNT });
+  const state = (value: number): SharedState => {
+    const weights = new Float32Array(COUNT).fill(value);
+    return new SharedState({ weights, steps: new Int32Array(3) }, { revision: 0 });
+  };
+  trio = { cluster, source, peers: [first, second], states: [state(8), state(9)] };
+});
+
+const weights = (state: SharedState): unknown => state.tensors.get("weights");
+
+describe("a peer that fetches from one that doesn't answer", () => {
+  let served: Promise<unknown>;
+
+  /** Both peers fetch from the source, which is stopped. The first one's call takes `options`. */
+  async function fetching(options: {
+    signal?: AbortSignal;
+    timeoutMs?: number;
+  }): Promise<Promise<SyncResult>[]> {
+    const { cluster, source, peers, states } = trio;
+    served = source.call("sync", { name: "s", strategy: "send-only" }).catch((error: unknown) => error);
+    await waiting(cluster.coordinator, 1);
+    source.process.kill("SIGSTOP");
+    const syncs = [peers[0].syncSharedState(states[0], options), peers[1].syncSharedState(states[1])];
+    for (const sync of syncs) sync.catch(() => {});
+    // All three have called: the plans are out.
+    await waiting(cluster.coordinator, 2);
+    await waiting(cluster.coordinator, 3);
+    return syncs;
+  }
+
+  function expectUnchanged(): void {
+    for (const [i, state] of trio.states.entries()) {
+      expect(weights(state)).toEqual(new Float32Array(COUNT).fill(8 + i));
+      expect(state.revision).toBe(0);
+    }
+  }
+
+  it("hears at once that another one is gone", async () => {
+    const [, second] = await fetching({});
+    await trio.peers[0].close();
+    await expect(second).rejects.toMatchObject({ code: "ERR_PCCL_PEER_LOST", retryable: true });
+    expectUnchanged();
+  });
+
+  it("gives up when its time is over, and the others hear it at once", async () => {
+    const [first, second] = await fetching({ timeoutMs: 300 });
+    await expect(first).rejects.toThrow(/^syncSharedState: timed out after 300 ms: .*fetching from peer 1/);
+    await expect(second).rejects.toMatchObject({ code: "ERR_PCCL_STATE_FETCH_FAILED", retryable: true });
+    await expect(second).rejects.toThrow(/peer 2 could not fetch/);
+    expectUnchanged();
+  });
+
+  it("can sync again when the source answers again, while the first fetch may still be going on", async () => {
+    const stop = new AbortController();
+    const syncs = await fetching({ signal: stop.signal });
+    stop.abort(new Error("enough"));
+    await expect(syncs[0]).rejects.toThrow("enough");
+    await expect(syncs[1]).rejects.toThrow(/peer 2 could not fetch/);
+    trio.source.process.kill("SIGCONT");
+    expect(await served).toMatchObject({ details: { code: "ERR_PCCL_STATE_FETCH_FAILED" } });
+    const again = await Promise.all([
+      trio.source.call<SyncResult>("sync", { name: "s", strategy: "send-only" }),
+      trio.peers[0].syncSharedState(trio.states[0]),
+      trio.peers[1].syncSharedState(trio.states[1]),
+    ]);
+    for (const { hashes } of again) expect(hashes).toEqual(again[0].hashes);
+    expect(weights(trio.states[0])).toEqual(weights(trio.states[1]));
+    expect(again[1].changedKeys).toContain("weights");
+  });
+});
