@@ -1,6 +1,6 @@
 /** The coordinator's server and the peer's client over real gRPC on loopback, with peers that misbehave. */
 import { once } from "node:events";
-import { connect as http2Connect } from "node:http2";
+import { createServer as createHttp2Server, connect as http2Connect } from "node:http2";
 import { mkdtemp, rm } from "node:fs/promises";
 import { createServer, connect as tcpConnect } from "node:net";
 import { tmpdir } from "node:os";
@@ -32,9 +32,17 @@ async function peer(): Promise<RawPeer> {
   return raw;
 }
 
-async function admitted(): Promise<RawPeer> {
+/** Whose stream breaks and whose data port is closed counts as dead. */
+async function openDataPort(): Promise<number> {
+  const server = createServer((socket) => socket.on("error", () => {}));
+  server.listen(0, "127.0.0.1").unref();
+  await once(server, "listening");
+  return (server.address() as { port: number }).port;
+}
+
+async function admitted(dataPort?: number): Promise<RawPeer> {
   const raw = await peer();
-  raw.register();
+  raw.register(0, dataPort);
   await raw.expect("registered");
   await raw.install();
   return raw;
@@ -149,8 +157,8 @@ describe("Coordinator", () => {
     ],
     ["an empty message", status.INVALID_ARGUMENT, /unknown kind/, {}],
     ["a vote before its register", status.INVALID_ARGUMENT, /before register/, { pendingVote: {}, seq: 1 }],
-    ["an unknown peer's attach", status.NOT_FOUND, /doesn't know peer 7/, attachOf(7)],
-    ["a wrong secret", status.INVALID_ARGUMENT, /secret doesn't fit peer 1/, attachOf(1)],
+    ["an unknown peer's attach", status.NOT_FOUND, /doesn't know a peer 7/, attachOf(7)],
+    ["a wrong secret", status.NOT_FOUND, /peer 1 with this secret/, attachOf(1)],
     ["an oversized message", status.RESOURCE_EXHAUSTED, /larger than max/i, oversized()],
   ])(
     "ends a stream with %s with a status that says so, and changes nothing",
@@ -328,13 +336,10 @@ describe("Coordinator with stateDir", () => {
 
   it("keeps its peers over a close: they attach, and get the answers to what they asked before", async () => {
     await start({ stateDir, minPeers: 2 });
-    // Whose data port is closed counts as dead.
-    const dataPort = createServer();
-    dataPort.listen(0, "127.0.0.1");
-    await once(dataPort, "listening");
+    const dataPort = await openDataPort();
     const [first, second] = [await peer(), await peer()];
     for (const raw of [first, second]) {
-      raw.register(0, (dataPort.address() as { port: number }).port);
+      raw.register(0, dataPort);
       await raw.expect("registered");
     }
     const [epoch] = await Promise.all([first.install(), second.install()]);
@@ -354,7 +359,6 @@ describe("Coordinator with stateDir", () => {
     second.send({ kind: "pending-vote", requestId: 6 });
     expect(await first.expect("pending-answer")).toMatchObject({ requestId: 5, pending: false });
     expect(await second.expect("pending-answer")).toMatchObject({ requestId: 6, pending: false });
-    dataPort.close();
   });
 
   it("refuses a directory in use, and a lease other than the one that its peers were told", async () => {
@@ -434,5 +438,52 @@ describe("ControlClient", () => {
     await raw.until(() => raw.failed !== undefined);
     expect(raw.failed?.code).toBe("ERR_PCCL_COORDINATOR_UNREACHABLE");
     mute.close();
+  });
+
+  it("makes one stream after the other, and hears only the latest", async () => {
+    await start();
+    const raw = await admitted(await openDataPort());
+    await raw.attach();
+    expect(raw.connections).toBe(2);
+    expect(raw.detached).toBeUndefined();
+    raw.send({ kind: "pending-vote", requestId: 1 });
+    expect(await raw.expect("pending-answer")).toMatchObject({ requestId: 1 });
+    // The coordinator has let go of the first stream; that was not the peer's end.
+    expect(coordinator.peers().map(({ peerId }) => peerId)).toEqual([1]);
+    expect(await logged("attached")).toMatchObject({ peerId: 1 });
+  });
+
+  it("finds the coordinator again, however long it takes", async () => {
+    await start();
+    const raw = await peer();
+    const { address } = coordinator;
+    await coordinator.close();
+    await raw.until(() => raw.detached !== undefined);
+    raw.connect();
+    // Several attempts find nobody.
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    expect([raw.connections, raw.failed]).toEqual([1, undefined]);
+    await start({ listen: address });
+    await raw.until(() => raw.connections === 2);
+    raw.register();
+    await raw.expect("registered");
+  });
+
+  it("says when something else answers at the coordinator's address later", async () => {
+    await start();
+    const raw = await peer();
+    const { address, port } = coordinator;
+    await coordinator.close();
+    await raw.until(() => raw.detached !== undefined);
+    const other = createHttp2Server((_, response) => response.writeHead(404).end());
+    other.listen(port, "127.0.0.1");
+    await once(other, "listening");
+    raw.connect();
+    await raw.until(() => raw.failed !== undefined);
+    expect(raw.failed).toMatchObject({
+      code: "ERR_PCCL_COORDINATOR_LOST",
+      message: expect.stringContaining(`${address} now is not the coordinator`),
+    });
+    other.close();
   });
 });
