@@ -16,6 +16,8 @@ const CORE = "packages/pccl-core/src";
 /** Stands for every module of Node's own. */
 const NODE = "node:*";
 const PUBLIC_CORE = ["@pccl/core", "@pccl/core/coordinator", "@pccl/core/diloco"];
+/** For programs that test a coordinator. */
+const CORE_TESTING = "@pccl/core/testing";
 
 export const TYPESCRIPT_LAYERS: readonly Layer[] = [
   { folder: "packages/bindings/src", mayUse: [NODE] },
@@ -40,12 +42,13 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
     mayUse: [`${CORE}/control`, `${CORE}/membership`, `${CORE}/base`, "@pccl/bindings", NODE],
   },
   { folder: `${CORE}/diloco`, mayUse: [`${CORE}/peer`, `${CORE}/base`] },
+  { folder: `${CORE}/testing`, mayUse: [`${CORE}/control`, `${CORE}/membership`, `${CORE}/base`] },
   { folder: `${CORE}/stress`, mayUse: [`${CORE}/peer`, `${CORE}/sim`, `${CORE}/base`, NODE] },
   { folder: `${CORE}/cli`, mayUse: [`${CORE}/stress`, `${CORE}/control`, `${CORE}/base`, NODE] },
   { folder: CORE, mayUse: [`${CORE}/peer`, `${CORE}/base`] },
   { folder: "packages/moe-ep/src", mayUse: [...PUBLIC_CORE, "@pccl/bindings", NODE] },
   { folder: "examples/diloco-language-model/src", mayUse: [...PUBLIC_CORE, "@jax-js/jax", NODE] },
-  { folder: "bench/src", mayUse: [...PUBLIC_CORE, "tinybench", NODE] },
+  { folder: "bench/src", mayUse: [...PUBLIC_CORE, CORE_TESTING, "tinybench", NODE] },
 ];
 
 const NATIVE = "native/src";

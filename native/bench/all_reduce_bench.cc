@@ -2,7 +2,7 @@
 // them over loopback, and prints the minimum and median over the rounds of the slowest peer's time, the processor
 // time of all peers together (less disturbed by other load), and whether the sums were right.
 //
-//   all_reduce_bench [--peers 2] [--bytes 67108864] [--rounds 9] [--in-place]
+//   all_reduce_bench [--peers 2] [--bytes 67108864] [--rounds 9] [--connections 1] [--in-place]
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -24,11 +24,13 @@ namespace {
 
 constexpr std::uint32_t peers_max = 64;
 constexpr std::uint32_t rounds_max = 1000;
+constexpr std::uint32_t connections_max = 64;
 
 struct Options {
   std::uint32_t peers = 2;
   std::uint64_t bytes = 64 << 20;
   std::uint32_t rounds = 9;
+  std::uint32_t connections = 1;  // per peer
   bool in_place = false;
 };
 
@@ -57,7 +59,7 @@ void wait_until(F condition) {
 }
 
 int run_peer(Shared& shared, const Options& options, std::uint32_t rank) {
-  const auto engine = pccl::Engine::create({});
+  const auto engine = pccl::Engine::create({.connections_per_peer = options.connections});
   std::promise<void> linked;
   engine->set_control({.prepared = [&](pccl::Epoch, const std::vector<pccl::LinkFailure>& failures) {
     if (!failures.empty()) std::fprintf(stderr, "%s\n", failures[0].reason.c_str());
@@ -119,8 +121,11 @@ Options parse(int argc, char** argv) {
       options.bytes = value;
     } else if (name == "--rounds" && value >= 1 && value <= rounds_max) {
       options.rounds = static_cast<std::uint32_t>(value);
+    } else if (name == "--connections" && value >= 1 && value <= connections_max) {
+      options.connections = static_cast<std::uint32_t>(value);
     } else {
-      std::fprintf(stderr, "usage: all_reduce_bench [--peers N] [--bytes N] [--rounds N] [--in-place]\n");
+      std::fprintf(stderr,
+                   "usage: all_reduce_bench [--peers N] [--bytes N] [--rounds N] [--connections N] [--in-place]\n");
       std::exit(2);
     }
   }
@@ -156,9 +161,11 @@ int main(int argc, char** argv) {
     std::sort(values->begin(), values->end());
   }
   const std::size_t middle = slowest.size() / 2;
-  std::printf("%u peers, %llu bytes%s: min %.3f ms, median %.3f ms, processor min %.3f ms, median %.3f ms, sums %s\n",
-              options.peers, static_cast<unsigned long long>(options.bytes), options.in_place ? " in place" : "",
-              slowest[0] * 1e3, slowest[middle] * 1e3, cpu[0] * 1e3, cpu[middle] * 1e3,
-              failed || shared.wrong != 0 ? "WRONG" : "right");
+  std::printf(
+      "%u peers, %u connections, %llu bytes%s: min %.3f ms, median %.3f ms, processor min %.3f ms, median %.3f ms, "
+      "sums %s\n",
+      options.peers, options.connections, static_cast<unsigned long long>(options.bytes),
+      options.in_place ? " in place" : "", slowest[0] * 1e3, slowest[middle] * 1e3, cpu[0] * 1e3, cpu[middle] * 1e3,
+      failed || shared.wrong != 0 ? "WRONG" : "right");
   return failed || shared.wrong != 0 ? 1 : 0;
 }

@@ -151,7 +151,8 @@ class WithFakePeer : public testing::Test {
               .self = 1,
               .key = test_key,
               .ring = {{1, "127.0.0.1", engine_->port()}},
-              .world_size = 2};
+              .world_size = 2,
+              .silence_ms = 1000};
     if (with_fake) view.ring.push_back(fake_.member());
     return engine_->prepare(view, 30'000);
   }
@@ -244,7 +245,7 @@ TEST_F(WithFakePeer, AVerdictAbortsWhatIsDone) {
 TEST_F(WithFakePeer, FreezeInTheMiddleOfAChunk) {
   const auto op = post();
   play_first_half();
-  const Header header = data_header(1, key, {1, 0, slice_bytes});
+  const Header header = data_header({1, key, {1, 0, slice_bytes}});
   std::vector<std::uint8_t> bytes(header.begin(), header.end());
   bytes.resize(bytes.size() + slice_bytes / 2, 0xAA);
   fake_.send_raw(bytes);
@@ -372,13 +373,13 @@ TEST_P(BadPeer, LosesItsLink) {
       fake_.send_raw(std::vector<std::uint8_t>(200, 0xFF));
       break;
     case 1:
-      fake_.send_data(1, key, {0, 0, slice_bytes}, chunk.data());
-      break;  // before Ready
+      fake_.send_data(1, key, {1, 0, slice_bytes}, chunk.data());
+      break;  // a final value before the engine has sent anything of it
     case 2:
       fake_.send({1, key, ready}), fake_.send({1, key, ready});
       break;
     case 3:
-      fake_.send({1, key, ready}), fake_.send_data(1, key, {1, 0, slice_bytes}, chunk.data());
+      fake_.send({1, key, ready}), fake_.send_data(1, key, {0, 1, slice_bytes}, chunk.data());
       break;
     case 4:
       fake_.send({1, key, ready}), fake_.send_data(1, key, {0, 0, slice_bytes - 4}, chunk.data());

@@ -63,45 +63,92 @@ bool closed_by_peer(int fd) {
   return got == 0 || (got < 0 && errno == ECONNRESET);
 }
 
-FakePeer::FakePeer(PeerId id) : id_(id), listener_(listen_tcp("127.0.0.1", 0)), port_(local_port(listener_.get())) {}
+FakePeer::FakePeer(PeerId id) : id_(id), listener_(listen_tcp("127.0.0.1", 0)), port_(local_port(listener_.get())) {
+  pings_ = std::thread([this] {
+    std::unique_lock lock(mutex_);
+    while (!wake_.wait_for(lock, std::chrono::milliseconds(50), [this] { return ended_; })) {
+      if (!link_ || in_frame_) continue;
+      std::vector<std::uint8_t> bytes;
+      append_frame({0, {}, AckBody{chunks_received_, received_}}, bytes);
+      send_all(link_.get(), bytes.data(), bytes.size());
+    }
+  });
+}
+
+FakePeer::~FakePeer() {
+  {
+    const std::lock_guard lock(mutex_);
+    ended_ = true;
+  }
+  wake_.notify_one();
+  pings_.join();
+}
 
 Hello FakePeer::accept_link() {
   pollfd ready{.fd = listener_.get(), .events = POLLIN, .revents = 0};
   if (::poll(&ready, 1, deadline_ms) != 1) throw std::runtime_error("nobody dials");
-  link_ = UniqueFd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-  make_blocking(link_.get());
-  std::array<std::uint8_t, hello_bytes> bytes;
-  if (!receive_all(link_.get(), bytes.data(), bytes.size())) throw std::runtime_error("no hello");
+  UniqueFd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  make_blocking(fd.get());
+  HelloBytes bytes;
+  if (!receive_all(fd.get(), bytes.data(), bytes.size())) throw std::runtime_error("no hello");
   const auto hello = decode_hello(bytes);
   if (!hello) throw std::runtime_error("bad hello");
-  const auto welcome = encode_welcome();
-  send_all(link_.get(), welcome.data(), welcome.size());
+  const auto welcome = encode_welcome({Welcome::Status::welcome, hello->link, hello->lanes});
+  const std::lock_guard lock(mutex_);
+  send_all(fd.get(), welcome.data(), welcome.size());
+  // On a connection for state an ack would be garbage.
+  in_frame_ = hello->kind != ConnectionKind::link;
+  chunks_received_ = 0;
+  link_ = std::move(fd);
   return *hello;
 }
 
-void FakePeer::send(const Frame& frame) {
+void FakePeer::send(Frame frame) {
   std::vector<std::uint8_t> bytes;
+  const std::lock_guard lock(mutex_);
+  if (!std::holds_alternative<AckBody>(frame.body)) frame.number = ++sent_;
   append_frame(frame, bytes);
-  send_raw(bytes);
+  send_all(link_.get(), bytes.data(), bytes.size());
 }
 
 void FakePeer::send_data(Epoch epoch, OpKey key, const DataBody& body, const void* data) {
-  const Header header = data_header(epoch, key, body);
+  const Header header = data_header({epoch, key, body});
+  const std::lock_guard lock(mutex_);
   send_all(link_.get(), header.data(), header.size());
   send_all(link_.get(), data, body.bytes);
 }
 
+void FakePeer::send_raw(const std::vector<std::uint8_t>& bytes) {
+  const std::lock_guard lock(mutex_);
+  in_frame_ = true;
+  send_all(link_.get(), bytes.data(), bytes.size());
+}
+
+void FakePeer::hang_up() {
+  const std::lock_guard lock(mutex_);
+  link_.reset();
+}
+
 Frame FakePeer::receive() {
-  Header header;
-  if (!receive_all(link_.get(), header.data(), header.size())) throw std::runtime_error("no frame");
-  std::string error;
-  const auto bytes = payload_bytes(header, error);
-  if (!bytes) throw std::runtime_error("bad frame: " + error);
-  payload.resize(*bytes);
-  if (!receive_all(link_.get(), payload.data(), payload.size())) throw std::runtime_error("no payload");
-  const auto frame = decode_frame(header, payload, error);
-  if (!frame) throw std::runtime_error("bad frame: " + error);
-  return *frame;
+  for (;;) {
+    Header header;
+    if (!receive_all(link_.get(), header.data(), header.size())) throw std::runtime_error("no frame");
+    std::string error;
+    const auto bytes = payload_bytes(header, error);
+    if (!bytes) throw std::runtime_error("bad frame: " + error);
+    payload.resize(*bytes);
+    if (!receive_all(link_.get(), payload.data(), payload.size())) throw std::runtime_error("no payload");
+    const auto frame = decode_frame(header, payload, error);
+    if (!frame) throw std::runtime_error("bad frame: " + error);
+    if (std::holds_alternative<AckBody>(frame->body)) continue;
+    const std::lock_guard lock(mutex_);
+    if (std::holds_alternative<DataBody>(frame->body)) {
+      ++chunks_received_;
+    } else {
+      received_ = frame->number;
+    }
+    return *frame;
+  }
 }
 
 }  // namespace pccl::test

@@ -8,6 +8,7 @@
 
 #include "base/limits.h"
 #include "state/state_wire.h"
+#include "transport/handshake.h"
 
 namespace pccl {
 namespace {
@@ -38,11 +39,14 @@ const Mismatch mismatch{descriptor, 77, {5, DType::i32, ReduceOp::avg}};
 
 std::vector<Frame> samples() {
   return {
-      {1, {2, 3}, ReadyBody{descriptor}},
+      {1, {2, 3}, ReadyBody{descriptor}, 1},
       {UINT64_MAX, {UINT64_MAX, UINT32_MAX}, DataBody{9, 123456789, limits::chunk_bytes}},
-      {5, {0, 0}, DoneBody{15}},
-      {6, {1, 1}, AbortBody{{ErrorCode::cancelled, 42, {}}}},
-      {6, {1, 1}, AbortBody{{ErrorCode::descriptor_mismatch, 42, mismatch}}},
+      {5, {0, 0}, DoneBody{15}, UINT64_MAX},
+      {6, {1, 1}, AbortBody{{ErrorCode::cancelled, 42, {}}}, 2},
+      {6, {1, 1}, AbortBody{{ErrorCode::descriptor_mismatch, 42, mismatch}}, 3},
+      {6, {1, 1}, AbortBody{{ErrorCode::call_mismatch, 42, {}}}, 4},
+      {0, {}, AckBody{7, UINT64_MAX}},
+      {0, {}, OverBody{63, UINT64_MAX, 9}, 5},
   };
 }
 
@@ -54,6 +58,7 @@ TEST(Frame, ReadsWhatWasWritten) {
     ASSERT_TRUE(again) << error;
     EXPECT_EQ(again->epoch, frame.epoch);
     EXPECT_EQ(again->key, frame.key);
+    EXPECT_EQ(again->number, frame.number);
     EXPECT_EQ(again->body.index(), frame.body.index());
     EXPECT_EQ(write(*again), bytes);
   }
@@ -67,13 +72,20 @@ TEST(Frame, ReadsWhatWasWritten) {
 
 TEST(Frame, RefusesValuesOutOfRange) {
   const std::vector<Frame> wrong = {
-      {1, {2, 3}, ReadyBody{{0, DType::f32, ReduceOp::sum}}},
-      {1, {2, 3}, ReadyBody{{UINT64_MAX, DType::f32, ReduceOp::sum}}},
-      {1, {2, 3}, ReadyBody{{1, static_cast<DType>(3), ReduceOp::sum}}},
-      {1, {2, 3}, ReadyBody{{1, DType::f32, static_cast<ReduceOp>(4)}}},
+      {1, {2, 3}, ReadyBody{{0, DType::f32, ReduceOp::sum}}, 1},
+      {1, {2, 3}, ReadyBody{{UINT64_MAX, DType::f32, ReduceOp::sum}}, 1},
+      {1, {2, 3}, ReadyBody{{1, static_cast<DType>(3), ReduceOp::sum}}, 1},
+      {1, {2, 3}, ReadyBody{{1, DType::f32, static_cast<ReduceOp>(4)}}, 1},
       {1, {2, 3}, DataBody{0, 0, 0}},
       {1, {2, 3}, DataBody{0, 0, limits::chunk_bytes + 1}},
-      {1, {2, 3}, DoneBody{32}},
+      {1, {2, 3}, DataBody{0, 0, 4}, 1},
+      {1, {2, 3}, DoneBody{32}, 1},
+      {1, {2, 3}, DoneBody{0}},
+      {1, {0, 0}, AckBody{}},
+      {0, {0, 1}, AckBody{}},
+      {0, {}, OverBody{64, 1, 1}, 1},
+      {1, {}, OverBody{0, 1, 1}, 1},
+      {0, {}, OverBody{0, 1, 1}},
   };
   for (const Frame& frame : wrong) {
     std::string error;
@@ -92,7 +104,7 @@ TEST(Frame, SurvivesAnyBytes) {
     if (i % 4 == 0) {
       bytes.resize(random() % 100);
       for (std::uint8_t& byte : bytes) byte = static_cast<std::uint8_t>(random());
-      if (!bytes.empty()) bytes[0] = static_cast<std::uint8_t>(random() % 6);
+      if (!bytes.empty()) bytes[0] = static_cast<std::uint8_t>(random() % 8);
     } else {
       bytes = write(frames[random() % frames.size()]);
       for (std::uint64_t flips = 1 + random() % 4; flips > 0; --flips) {
@@ -112,21 +124,66 @@ TEST(Frame, SurvivesAnyBytes) {
   EXPECT_GT(accepted, 1000);
 }
 
-TEST(Hello, ReadsWhatWasWrittenAndNothingElse) {
-  const Hello hello{ConnectionKind::state, 5, 6, 7, {1, 2, 3}};
-  auto bytes = encode_hello(hello);
-  const auto again = decode_hello(bytes);
-  ASSERT_TRUE(again);
-  EXPECT_EQ(encode_hello(*again), bytes);
-  for (const std::size_t at : {0, 7, 8, 12, 15}) {
-    bytes = encode_hello(hello);
-    bytes[at] ^= 0x40;
-    EXPECT_FALSE(decode_hello(bytes)) << at;
+const Hello link_hello{ConnectionKind::link, 5, 6, 7, {1, 2, 3}, {4, 1}, 8, 63, 9};
+
+TEST(Handshake, ReadsWhatWasWrittenAndNothingElse) {
+  for (const Hello& hello : {link_hello, Hello{ConnectionKind::state, 5, 6, 7, {1, 2, 3}}}) {
+    auto bytes = encode_hello(hello);
+    const auto again = decode_hello(bytes);
+    ASSERT_TRUE(again);
+    EXPECT_EQ(encode_hello(*again), bytes);
+    for (const std::size_t at : {0, 7, 8, 12, 15, 76}) {
+      bytes = encode_hello(hello);
+      bytes[at] ^= 0x40;
+      EXPECT_FALSE(decode_hello(bytes)) << at;
+    }
   }
-  auto welcome = encode_welcome();
-  EXPECT_TRUE(is_welcome(welcome));
-  welcome[8] ^= 1;
-  EXPECT_FALSE(is_welcome(welcome));
+  std::vector<Hello> wrong(6, link_hello);
+  wrong[0].lanes = 0;
+  wrong[1].lanes = 65;
+  wrong[2].slot = 64;
+  wrong[3].incarnation = 0;
+  wrong[4].kind = ConnectionKind::state;
+  wrong[5].to = wrong[5].from;
+  for (const Hello& hello : wrong) EXPECT_FALSE(decode_hello(encode_hello(hello)));
+
+  const Welcome welcome{Welcome::Status::gone, {3, 4}, 5};
+  auto bytes = encode_welcome(welcome);
+  const auto again = decode_welcome(bytes);
+  ASSERT_TRUE(again);
+  EXPECT_EQ(again->status, welcome.status);
+  EXPECT_EQ(again->link, welcome.link);
+  EXPECT_EQ(again->lanes, 5u);
+  for (const std::size_t at : {0, 8, 12, 28}) {
+    bytes = encode_welcome(welcome);
+    bytes[at] ^= 0x50;
+    EXPECT_FALSE(decode_welcome(bytes)) << at;
+  }
+}
+
+// Both sides order the connections of a slot alike.
+TEST(Handshake, LaterConnectionsAreGreater) {
+  Hello back = link_hello;
+  std::swap(back.from, back.to);
+  EXPECT_GT(link_hello.lane_version(), back.lane_version());
+  ++back.incarnation;
+  EXPECT_LT(link_hello.lane_version(), back.lane_version());
+}
+
+TEST(Handshake, SurvivesAnyBytes) {
+  std::mt19937_64 random(3);
+  int accepted = 0;
+  for (int i = 0; i < 100'000; ++i) {
+    auto bytes = encode_hello(link_hello);
+    for (std::uint64_t flips = 1 + random() % 3; flips > 0; --flips) {
+      bytes[random() % bytes.size()] ^= static_cast<std::uint8_t>(1u << (random() % 8));
+    }
+    const auto hello = decode_hello(bytes);
+    if (!hello) continue;
+    ++accepted;
+    ASSERT_EQ(encode_hello(*hello), bytes);
+  }
+  EXPECT_GT(accepted, 1000);
 }
 
 TEST(StateWire, SurvivesAnyBytes) {

@@ -36,7 +36,7 @@ TEST(Strangers, GarbageIsTurnedAway) {
 
 TEST(Strangers, WrongKeyTargetEpochAndOriginAreTurnedAway) {
   Cluster cluster(2);
-  const Hello right{ConnectionKind::link, cluster.epoch(), 1, 2, test_key};
+  const Hello right{ConnectionKind::link, cluster.epoch(), 1, 2, test_key, {cluster.epoch(), 0}, 1, 0, 1};
   std::vector<Hello> wrong(5, right);
   wrong[0].key[15] ^= 1;
   wrong[1].to = 3;
@@ -48,6 +48,7 @@ TEST(Strangers, WrongKeyTargetEpochAndOriginAreTurnedAway) {
       if (kind == ConnectionKind::state && (hello.epoch == 0 || &hello == &wrong[4])) continue;
       Hello said = hello;
       said.kind = kind;
+      if (kind == ConnectionKind::state) said.link = {}, said.lanes = 0, said.incarnation = 0;
       const UniqueFd stranger = connect_to(cluster[1].engine->port());
       const auto bytes = encode_hello(said);
       send_all(stranger.get(), bytes.data(), bytes.size());
@@ -85,7 +86,7 @@ TEST(Strangers, BadStateRequestsEndTheirConnection) {
   const UniqueFd reader = connect_to(cluster[1].engine->port());
   const auto hello = encode_hello({ConnectionKind::state, cluster.epoch(), 1, 2, test_key});
   send_all(reader.get(), hello.data(), hello.size());
-  std::array<std::uint8_t, welcome_bytes> welcome;
+  WelcomeBytes welcome;
   ASSERT_TRUE(receive_all(reader.get(), welcome.data(), welcome.size()));
   const std::vector<std::uint8_t> garbage(64, 0xEE);
   send_all(reader.get(), garbage.data(), garbage.size());

@@ -77,7 +77,7 @@ TEST(Views, PrepareNamesWhoCantBeReached) {
   engine->prepare(view, 200);
   const auto failures = first.get();
   ASSERT_EQ(failures.size(), 2u);
-  EXPECT_EQ(failures[0].peer, 6u);  // its turn to dial
+  EXPECT_EQ(failures[0].peer, 6u);
   EXPECT_EQ(failures[1].peer, 7u);
   EXPECT_NE(failures[1].reason.find("refused"), std::string::npos) << failures[1].reason;
   view.epoch = 2;
@@ -103,7 +103,7 @@ TEST(Views, AnEarlyDialWaits) {
   Awaited<std::vector<LinkFailure>> prepared;
   engine->set_control({.prepared = [&](Epoch, const std::vector<LinkFailure>& failures) { prepared.set(failures); }});
   const UniqueFd early = connect_to(engine->port());
-  const auto hello = encode_hello({ConnectionKind::link, 4, 1, 2, test_key});
+  const auto hello = encode_hello({ConnectionKind::link, 4, 1, 2, test_key, {4, 0}, 1, 0, 1});
   send_all(early.get(), hello.data(), hello.size());
   engine->prepare({.epoch = 4,
                    .view_epoch = 4,
@@ -112,9 +112,16 @@ TEST(Views, AnEarlyDialWaits) {
                    .ring = {{1, "127.0.0.1", 1}, {2, "127.0.0.1", engine->port()}},
                    .world_size = 2},
                   30'000);
-  std::array<std::uint8_t, welcome_bytes> welcome;
+  WelcomeBytes welcome;
   ASSERT_TRUE(receive_all(early.get(), welcome.data(), welcome.size()));
-  EXPECT_TRUE(is_welcome(welcome));
+  const auto said = decode_welcome(welcome);
+  ASSERT_TRUE(said);
+  EXPECT_EQ(said->status, Welcome::Status::welcome);
+  EXPECT_EQ(said->link, (LinkId{4, 0}));
+  // The lane counts when the side that dialled has used it.
+  std::vector<std::uint8_t> ack;
+  append_frame({0, {}, AckBody{}}, ack);
+  send_all(early.get(), ack.data(), ack.size());
   EXPECT_TRUE(prepared.get().empty());
 }
 

@@ -28,10 +28,15 @@ inline constexpr auto stalled_after = 1000ms;
 
 // Part of the wire format: both ends cut a slice into chunks of this size. docs/decisions has the measurement.
 inline constexpr std::uint32_t chunk_bytes = 512 * 1024;
-// Payload that a link reads, or writes, before others have their turn.
+// Payload that a lane reads, or writes, before others have their turn.
 inline constexpr std::size_t link_turn_bytes = 512 * 1024;
-// Frames without payload that a peer leaves unread before its link counts as broken.
-inline constexpr std::size_t unsent_control_bytes_max = 1024 * 1024;
+// Numbered frames that a peer leaves unacknowledged before its link counts as broken.
+inline constexpr std::size_t link_frames_unacknowledged_max = 16384;
+// Chunks that a lane remembers; it sends no more until the peer has acknowledged some.
+inline constexpr std::size_t lane_chunks_unacknowledged_max = 16384;
+// A receiver acknowledges that often, and whenever it has been silent.
+inline constexpr std::uint64_t chunks_per_ack = 16;
+inline constexpr std::uint64_t frames_per_ack = 32;
 
 // Connections that have not yet shown who they are.
 inline constexpr std::size_t strangers_max = 128;
@@ -39,9 +44,13 @@ inline constexpr auto hello_timeout = 5000ms;
 // A peer that prepared before us may dial before we know its view.
 inline constexpr auto early_hello_timeout = 10000ms;
 inline constexpr auto dial_attempt_timeout = 5000ms;
+inline constexpr auto redial_attempt_timeout_min = 500ms;
+// What the peer with the greater id leaves the other one before it dials for a new link too.
+inline constexpr auto dial_head_start = 200ms;
 inline constexpr auto dial_retry_delay_min = 20ms;
 inline constexpr auto dial_retry_delay_max = 500ms;
-// Sent bytes without an acknowledgement, or a receive window that stays closed, for this long break a link.
+// Sent bytes without an acknowledgement, or a receive window that stays closed, for this long break a connection
+// that is no lane yet, or none at all; lanes go by their view's silence.
 inline constexpr auto unacknowledged_timeout = 10000ms;
 
 inline constexpr std::size_t tensor_name_bytes_max = 4096;

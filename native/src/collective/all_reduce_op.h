@@ -4,11 +4,15 @@
 // In place, the input is overwritten while the op may still fail. Before a chunk of it is overwritten for the first
 // time, it is copied to a backup from the pool; restore() copies back what was saved. Out of place, the input is
 // never written and the output means nothing until the op has committed.
+//
+// Chunks may come in any order, for they come over several connections, and one may have to be sent again.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <optional>
+#include <vector>
 
 #include "base/buffer_pool.h"
 #include "collective/ring_schedule.h"
@@ -36,13 +40,17 @@ class AllReduceOp {
   bool prepare();
 
   // The whole result is here.
-  bool done() const { return receive_.at_end(); }
+  bool done() const { return received_count_ == received_total_; }
 
-  // Whether `body` is the chunk that comes next.
-  bool expects(const DataBody& body) const;
-  // Where its payload goes: `scratch`, or the output. The chunk is over with receive_end.
-  std::uint8_t* receive_begin(std::uint8_t* scratch);
-  void receive_end(const std::uint8_t* payload);
+  enum class Turn : std::uint8_t {
+    wanted,
+    received,  // it has come before
+    wrong,     // no correct peer sends it, or not yet
+  };
+  Turn turn(const DataBody& body) const;
+  // Where the payload of a wanted chunk goes: to the output, or, null, anywhere. The chunk is over with receive_end.
+  std::uint8_t* receive_begin(const DataBody& body);
+  void receive_end(const DataBody& body, const std::uint8_t* payload);
 
   struct Outgoing {
     DataBody body;
@@ -50,6 +58,8 @@ class AllReduceOp {
   };
   // The next chunk to send; nothing when it hasn't come yet or all are sent.
   std::optional<Outgoing> next_send();
+  // This one, which next_send gave, hasn't arrived.
+  void send_again(const DataBody& body);
 
   // In place: the output is the input again.
   void restore();
@@ -60,17 +70,31 @@ class AllReduceOp {
   bool in_place() const { return request_.call.send == request_.call.recv; }
   std::size_t offset(const RingSchedule::Chunk& chunk) const { return chunk.begin_element * element_bytes_; }
   std::size_t bytes(const RingSchedule::Chunk& chunk) const { return chunk.elements * std::size_t{element_bytes_}; }
+  std::uint8_t* output(const RingSchedule::Chunk& chunk) const {
+    return static_cast<std::uint8_t*>(request_.call.recv) + offset(chunk);
+  }
+  std::size_t bit(std::uint32_t step, std::uint64_t chunk) const { return step * schedule_.chunks_max() + chunk; }
   void save_once(const RingSchedule::Chunk& chunk);
 
   const Request request_;
   const std::uint32_t ranks_;
   const std::uint32_t element_bytes_;
   const RingSchedule schedule_;
-  RingSchedule::Cursor receive_;
-  RingSchedule::Cursor send_;
+  // By bit().
+  std::vector<bool> received_;
+  std::vector<bool> sent_;
+  std::vector<bool> saved_;
+  std::uint64_t received_count_ = 0;
+  std::uint64_t received_total_ = 0;
+  std::uint64_t own_sent_ = 0;  // chunks of step 0
+  // Chunks of later steps that have come and can be sent, and those to be sent again.
+  struct Sendable {
+    std::uint32_t step = 0;
+    std::uint64_t chunk = 0;
+  };
+  std::deque<Sendable> sendable_;
   BufferPool& pool_;
   BufferPool::Buffer backup_;
-  std::uint64_t saved_chunks_ = 0;  // in the order of receiving
   std::uint64_t tx_bytes_ = 0;
   std::uint64_t rx_bytes_ = 0;
 };

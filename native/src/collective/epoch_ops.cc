@@ -192,7 +192,7 @@ bool EpochOps::descriptors_agree(OpKey key, Record& record) {
   return false;
 }
 
-Link::Target EpochOps::on_data(Link& link, const Frame& frame) {
+Lane::Target EpochOps::on_data(Link& link, const Frame& frame) {
   if (frozen_) return {};
   const auto found = records_.find(frame.key);
   if (found == records_.end()) {
@@ -200,24 +200,33 @@ Link::Target EpochOps::on_data(Link& link, const Frame& frame) {
     return {};
   }
   Record& record = found->second;
-  if (!record.op || link.peer() != previous() || !record.previous ||
-      !record.op->expects(std::get<DataBody>(frame.body))) {
-    link.fail("data out of turn");
-    return {};
-  }
-  return {record.op->receive_begin(link.scratch()), record.op->id()};
+  const auto& body = std::get<DataBody>(frame.body);
+  const AllReduceOp::Turn turn =
+      record.op && link.peer() == previous() ? record.op->turn(body) : AllReduceOp::Turn::wrong;
+  if (turn == AllReduceOp::Turn::wrong) link.fail("data out of turn");
+  if (turn != AllReduceOp::Turn::wanted) return {};
+  using Place = Lane::Target::Place;
+  std::uint8_t* const memory = record.op->receive_begin(body);
+  return {memory == nullptr ? Place::scratch : Place::memory, memory, record.op->id()};
 }
 
 void EpochOps::on_data_end(Link&, const Frame& frame, const std::uint8_t* payload) {
   const auto found = records_.find(frame.key);
   // What ends an op releases it from its links first.
   PCCL_CHECK(!frozen_ && found != records_.end() && found->second.op);
-  found->second.op->receive_end(payload);
+  found->second.op->receive_end(std::get<DataBody>(frame.body), payload);
   wake(next());
   advance_commit(found);
 }
 
-std::optional<Link::Outgoing> EpochOps::next_data(Link& link) {
+void EpochOps::on_unsent(const ChunkId& chunk) {
+  const auto found = records_.find(chunk.key);
+  if (frozen_ || found == records_.end() || !found->second.op) return;
+  found->second.op->send_again(chunk.body);
+  wake(next());
+}
+
+std::optional<Lane::Outgoing> EpochOps::next_data(Link& link) {
   if (frozen_ || records_.empty() || link.peer() != next()) return std::nullopt;
   // Once around, beginning behind the op that had the last turn.
   const auto begin = records_.upper_bound(last_sent_);
@@ -231,8 +240,7 @@ std::optional<Link::Outgoing> EpochOps::next_data(Link& link) {
     if (record.op && record.next) {
       if (const auto chunk = record.op->next_send()) {
         last_sent_ = at->first;
-        return Link::Outgoing{data_header(view_.epoch, at->first, chunk->body), chunk->payload, chunk->body.bytes,
-                              record.op->id()};
+        return Lane::Outgoing{{view_.epoch, at->first, chunk->body}, chunk->payload, record.op->id()};
       }
     }
     ++at;

@@ -58,9 +58,10 @@ class EpochOps {
   bool abort_if_missing(OpKey key, PeerId peer);
 
   void on_control(Link& link, const Frame& frame);
-  Link::Target on_data(Link& link, const Frame& frame);
+  Lane::Target on_data(Link& link, const Frame& frame);
   void on_data_end(Link& link, const Frame& frame, const std::uint8_t* payload);
-  std::optional<Link::Outgoing> next_data(Link& link);
+  std::optional<Lane::Outgoing> next_data(Link& link);
+  void on_unsent(const ChunkId& chunk);
 
   bool frozen() const { return frozen_; }
   void freeze();

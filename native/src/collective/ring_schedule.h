@@ -4,8 +4,8 @@
 //
 // The array is cut into N slices. In step g = 0 … 2N-3 rank r sends slice r-g and receives slice r-1-g (mod N).
 // Steps before N-1 combine what comes with the local contribution, later ones store it. What is received in step g
-// is what is sent in step g+1, so the chunks form one sequence in each direction: the k-th chunk received allows
-// the chunk to be sent that follows the k-th after the first slice's. One cursor per direction is all the state.
+// is what is sent in step g+1, chunk by chunk. The elements that are sent in step g come back, with every
+// contribution in them, in step g+N-1.
 #pragma once
 
 #include <algorithm>
@@ -43,34 +43,14 @@ class RingSchedule {
     return (slice_end(slice) - slice_begin(slice) + chunk_elements_ - 1) / chunk_elements_;
   }
 
-  // A position in one direction's sequence of chunks.
-  class Cursor {
-   public:
-    Cursor(const RingSchedule& schedule, bool sends) : schedule_(&schedule), sends_(sends) { skip_empty(); }
-    bool at_end() const { return step_ == schedule_->steps(); }
-    Chunk chunk() const { return schedule_->chunk(step_, slice(), index_); }
-    // Chunks passed so far.
-    std::uint64_t passed() const { return passed_; }
-    void advance() {
-      ++passed_;
-      if (++index_ < schedule_->chunks(slice())) return;
-      index_ = 0;
-      ++step_;
-      skip_empty();
-    }
+  // The most that a slice has.
+  std::uint64_t chunks_max() const { return chunks(0); }
 
-   private:
-    std::uint32_t slice() const { return sends_ ? schedule_->sent_slice(step_) : schedule_->received_slice(step_); }
-    void skip_empty() {
-      while (!at_end() && schedule_->chunks(slice()) == 0) ++step_;
-    }
-
-    const RingSchedule* schedule_;
-    bool sends_;
-    std::uint32_t step_ = 0;
-    std::uint64_t index_ = 0;
-    std::uint64_t passed_ = 0;
-  };
+  // The chunk of that index in the slice that the step sends, or receives.
+  Chunk sent_chunk(std::uint32_t step, std::uint64_t index) const { return chunk(step, sent_slice(step), index); }
+  Chunk received_chunk(std::uint32_t step, std::uint64_t index) const {
+    return chunk(step, received_slice(step), index);
+  }
 
  private:
   std::uint64_t slice_begin(std::uint32_t slice) const { return std::min(slice * slice_elements_, count_); }

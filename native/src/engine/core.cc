@@ -20,10 +20,6 @@ bool same_key(const std::array<std::uint8_t, 16>& a, const std::array<std::uint8
   return difference == 0;
 }
 
-bool fits(const Hello& hello, const View& view) {
-  return same_key(hello.key, view.key) && hello.to == view.self && has_member(view, hello.from);
-}
-
 InstalledView installed_view(const View& view) {
   std::uint32_t rank = 0;
   while (view.ring[rank].id != view.self) ++rank;
@@ -46,11 +42,11 @@ Error change_between(const View& from, const View& to) {
 
 }  // namespace
 
-Core::Core(EventLoop& loop, UniqueFd listener, Events events)
+Core::Core(EventLoop& loop, UniqueFd listener, const EngineOptions& options, Events events)
     : loop_(loop),
       events_(std::move(events)),
       resolver_(loop),
-      mesh_(loop, resolver_, *this),
+      mesh_({loop, resolver_, scratch_, *this}, options.connections_per_peer),
       exports_(loop, hasher_, [this](OpId id, const OpResult& result) { events_.finished(id, result); }),
       server_(loop, exports_),
       acceptor_(loop, *this, std::move(listener)) {}
@@ -207,7 +203,7 @@ void Core::on_control(Link& link, const Frame& frame) {
   prepared_->early_frames.emplace_back(link.peer(), frame);
 }
 
-Link::Target Core::on_data(Link& link, const Frame& frame) {
+Lane::Target Core::on_data(Link& link, const Frame& frame) {
   if (epoch_ && frame.epoch == epoch_->view().epoch) return epoch_->on_data(link, frame);
   const bool late = frame.epoch < last_known_epoch();
   if (!late) link.fail("data of an epoch that isn't installed");
@@ -219,31 +215,48 @@ void Core::on_data_end(Link& link, const Frame& frame, const std::uint8_t* paylo
   epoch_->on_data_end(link, frame, payload);
 }
 
-std::optional<Link::Outgoing> Core::next_data(Link& link) { return epoch_ ? epoch_->next_data(link) : std::nullopt; }
+std::optional<Lane::Outgoing> Core::next_data(Link& link) { return epoch_ ? epoch_->next_data(link) : std::nullopt; }
+
+void Core::on_unsent(Link&, const ChunkId& chunk) {
+  if (epoch_ && chunk.epoch == epoch_->view().epoch) epoch_->on_unsent(chunk);
+}
+
+void Core::on_up(Link&) { mesh_.on_up(); }
+
+void Core::on_outdated(Link& link, LinkId later) { mesh_.on_outdated(link, later); }
 
 void Core::on_broken(Link& link, const std::string& reason) {
   const PeerId peer = link.peer();
   const bool current = mesh_.find(peer) == &link;
-  mesh_.remove(link);
+  mesh_.on_broken(link);
   // While frozen, the next view's links are what counts: build() makes them again, or install() reports them.
   if (current && open()) events_.link_lost(epoch_->view().epoch, peer, reason);
 }
 
+const View* Core::known_view(Epoch epoch) const {
+  if (prepared_ && prepared_->view.epoch == epoch) return &prepared_->view;
+  return epoch_ && epoch_->view().epoch == epoch ? &epoch_->view() : nullptr;
+}
+
 Acceptor::Judgement Core::judge(const Hello& hello) {
-  if (hello.kind == ConnectionKind::state) {
-    const bool known = (prepared_ && fits(hello, prepared_->view)) || (epoch_ && fits(hello, epoch_->view()));
-    if (known) return server_.full() ? Acceptor::Judgement::refuse : Acceptor::Judgement::accept;
-  } else if (prepared_ && fits(hello, prepared_->view) && mesh_.expects(hello)) {
-    return Acceptor::Judgement::accept;
-  }
-  return hello.epoch > last_known_epoch() ? Acceptor::Judgement::wait : Acceptor::Judgement::refuse;
+  using Judgement = Acceptor::Judgement;
+  const View* const view = known_view(hello.epoch);
+  if (view == nullptr) return hello.epoch > last_known_epoch() ? Judgement::wait : Judgement::refuse;
+  if (!same_key(hello.key, view->key) || !has_member(*view, hello.from)) return Judgement::refuse;
+  if (hello.to != view->self) return Judgement::refuse;
+  if (hello.kind == ConnectionKind::link) return mesh_.judge(hello);
+  return server_.full() ? Judgement::refuse : Judgement::accept;
+}
+
+Welcome Core::welcome(const Hello& hello) {
+  return hello.kind == ConnectionKind::link ? mesh_.welcome(hello) : Welcome{};
 }
 
 void Core::accepted(const Hello& hello, UniqueFd fd) {
   if (hello.kind == ConnectionKind::state) {
     server_.add(std::move(fd));
   } else {
-    mesh_.add(hello.from, std::move(fd));
+    mesh_.add(hello, std::move(fd));
   }
 }
 

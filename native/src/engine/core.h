@@ -38,7 +38,7 @@ class Core final : Link::Owner, Acceptor::Owner {
     std::function<void(const StalledOp&)> stalled;
   };
 
-  Core(EventLoop& loop, UniqueFd listener, Events events);
+  Core(EventLoop& loop, UniqueFd listener, const EngineOptions& options, Events events);
 
   void all_reduce(const AllReduceOp::Request& request);
   bool cancel(OpId id);
@@ -71,16 +71,21 @@ class Core final : Link::Owner, Acceptor::Owner {
   };
 
   void on_control(Link& link, const Frame& frame) override;
-  Link::Target on_data(Link& link, const Frame& frame) override;
+  Lane::Target on_data(Link& link, const Frame& frame) override;
   void on_data_end(Link& link, const Frame& frame, const std::uint8_t* payload) override;
-  std::optional<Link::Outgoing> next_data(Link& link) override;
+  std::optional<Lane::Outgoing> next_data(Link& link) override;
+  void on_unsent(Link& link, const ChunkId& chunk) override;
+  void on_up(Link& link) override;
+  void on_outdated(Link& link, LinkId later) override;
   void on_broken(Link& link, const std::string& reason) override;
 
   Acceptor::Judgement judge(const Hello& hello) override;
+  Welcome welcome(const Hello& hello) override;
   void accepted(const Hello& hello, UniqueFd fd) override;
 
   bool open() const { return epoch_ && !epoch_->frozen(); }
   Epoch last_known_epoch() const;
+  const View* known_view(Epoch epoch) const;
   void open_epoch(Prepared prepared);
   void start_waiting();
 
@@ -88,7 +93,8 @@ class Core final : Link::Owner, Acceptor::Owner {
   Events events_;
   Resolver resolver_;
   WorkerThread hasher_;
-  BufferPool pool_;
+  BufferPool pool_;     // backups of ops in place
+  BufferPool scratch_;  // chunks on their way to being combined: one per lane that is receiving
   Mesh mesh_;
   std::unique_ptr<EpochOps> epoch_;
   std::optional<Prepared> prepared_;

@@ -200,7 +200,7 @@ EngineImpl::EngineImpl(const EngineOptions& options) : ops_in_flight_max_(option
             if (control_.stalled) control_.stalled(op);
           },
   };
-  core_ = std::make_unique<Core>(loop_, std::move(listener), std::move(events));
+  core_ = std::make_unique<Core>(loop_, std::move(listener), options, std::move(events));
   thread_ = std::thread([this] { loop_.run(); });
 }
 

@@ -29,9 +29,13 @@ StateFetch::StateFetch(EventLoop& loop, Resolver& resolver, WorkerThread& hasher
                      std::to_string(std::chrono::milliseconds(limits::state_progress_timeout).count()) + " ms");
   });
   dial_.emplace(loop_, resolver,
-                Dial::Request{.hello = request_.hello, .host = request_.source.host, .port = request_.source.port},
-                Dial::Outcome{.connected = [this](UniqueFd fd) { connected(std::move(fd)); },
-                              .gave_up = [this](const std::string& reason) { fail(reason); }});
+                Dial::Request{.hello = request_.hello,
+                              .host = request_.source.host,
+                              .port = request_.source.port,
+                              .timeout = limits::dial_attempt_timeout},
+                Dial::Outcome{.connected = [this](UniqueFd fd, const Welcome&) { connected(std::move(fd)); },
+                              .gave_up = [this](const std::string& reason) { fail(reason); },
+                              .gone = [this](const Welcome&) { fail("the peer refuses the connection"); }});
 }
 
 void StateFetch::connected(UniqueFd fd) {

@@ -40,7 +40,7 @@ void Acceptor::pause() {
 void Acceptor::add(UniqueFd fd) {
   // The oldest goes: a flood of silent strangers can't keep a peer that speaks at once outside.
   if (strangers_.size() >= limits::strangers_max) strangers_.pop_front();
-  tune_data_socket(fd.get());
+  tune_data_socket(fd.get(), limits::unacknowledged_timeout);
   Stranger& stranger = strangers_.emplace_back(*this);
   stranger.self = std::prev(strangers_.end());
   stranger.fd = std::move(fd);
@@ -83,10 +83,12 @@ void Acceptor::judge(Stranger& stranger) {
   UniqueFd fd = std::move(stranger.fd);
   strangers_.erase(stranger.self);
   if (judgement == Judgement::refuse) return;
-  const auto welcome = encode_welcome();
+  Welcome answer = owner_.welcome(hello);
+  if (judgement == Judgement::gone) answer.status = Welcome::Status::gone;
+  const auto welcome = encode_welcome(answer);
   // The first bytes on a connection always fit into its buffer.
   if (::send(fd.get(), welcome.data(), welcome.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(welcome.size())) return;
-  owner_.accepted(hello, std::move(fd));
+  if (judgement == Judgement::accept) owner_.accepted(hello, std::move(fd));
 }
 
 void Acceptor::judge_waiting() {

@@ -1,6 +1,6 @@
 // The listening side of the handshake. A stranger has hello_timeout to say a valid Hello; one whose Hello fits no
 // view that is known yet waits for a while, since its peer may have heard of the view first. Whoever is turned
-// away sees its connection closed and may dial again.
+// away sees its connection closed and may dial again; whose link is gone is told so before.
 #pragma once
 
 #include <array>
@@ -11,18 +11,20 @@
 #include "base/limits.h"
 #include "base/unique_fd.h"
 #include "transport/event_loop.h"
-#include "transport/frame.h"
+#include "transport/handshake.h"
 
 namespace pccl {
 
 class Acceptor final : EventLoop::Handler {
  public:
-  enum class Judgement : std::uint8_t { accept, wait, refuse };
+  enum class Judgement : std::uint8_t { accept, wait, gone, refuse };
 
   class Owner {
    public:
     virtual Judgement judge(const Hello& hello) = 0;
-    // A Welcome has been sent on `fd`.
+    // What to say to one that is accepted, or whose link is gone.
+    virtual Welcome welcome(const Hello& hello) = 0;
+    // The Welcome has been sent on `fd`.
     virtual void accepted(const Hello& hello, UniqueFd fd) = 0;
 
    protected:

@@ -3,7 +3,6 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -13,11 +12,7 @@
 namespace pccl {
 
 Dial::Dial(EventLoop& loop, Resolver& resolver, Request request, Outcome outcome)
-    : loop_(loop),
-      resolver_(resolver),
-      request_(std::move(request)),
-      outcome_(std::move(outcome)),
-      delay_(limits::dial_retry_delay_min) {
+    : loop_(loop), resolver_(resolver), request_(std::move(request)), outcome_(std::move(outcome)) {
   // Never at once, so that whoever dials has the dial in hand when it ends.
   timer_ = EventLoop::Timer(loop_, request_.first_delay, [this] { start(); });
 }
@@ -44,9 +39,9 @@ void Dial::connect(const Address& address) {
   if (!fd_) return attempt_failed("connect: " + error);
   phase_ = Phase::connecting;
   state_ = "connecting";
-  tune_data_socket(fd_.get());
+  tune_data_socket(fd_.get(), limits::unacknowledged_timeout);
   watch_ = EventLoop::Watch(loop_, fd_.get(), EPOLLOUT, *this);
-  timer_ = EventLoop::Timer(loop_, limits::dial_attempt_timeout, [this] { attempt_failed(state_ + ": no answer"); });
+  timer_ = EventLoop::Timer(loop_, request_.timeout, [this] { attempt_failed(state_ + ": no answer"); });
 }
 
 void Dial::on_ready(std::uint32_t) {
@@ -73,12 +68,15 @@ void Dial::read_welcome() {
   if (result == 0) return attempt_failed("turned away: the peer doesn't expect this connection");
   welcome_got_ += static_cast<std::size_t>(result);
   if (welcome_got_ < welcome_.size()) return;
-  if (!is_welcome(welcome_)) return attempt_failed("what listens there is no peer of this version");
-  phase_ = Phase::idle;
+  const auto welcome = decode_welcome(welcome_);
+  if (!welcome) return attempt_failed("what listens there is no peer of this version");
   watch_.reset();
   timer_.reset();
-  const auto connected = std::move(outcome_.connected);
-  connected(std::move(fd_));
+  phase_ = Phase::idle;
+  // Out of the way first: whoever is called may destroy this.
+  const Outcome outcome = std::move(outcome_);
+  if (welcome->status == Welcome::Status::gone) return outcome.gone(*welcome);
+  outcome.connected(std::move(fd_), *welcome);
 }
 
 void Dial::attempt_failed(std::string reason) {
@@ -87,13 +85,12 @@ void Dial::attempt_failed(std::string reason) {
   watch_.reset();
   fd_.reset();
   timer_.reset();
-  const bool more_addresses = next_address_ < addresses_.size();
-  if (!request_.retry && !more_addresses) {
-    const auto gave_up = std::move(outcome_.gave_up);
-    return gave_up(std::string(state_));
+  if (next_address_ < addresses_.size()) {
+    timer_ = EventLoop::Timer(loop_, EventLoop::Clock::duration::zero(), [this] { start(); });
+    return;
   }
-  timer_ = EventLoop::Timer(loop_, more_addresses ? EventLoop::Clock::duration::zero() : delay_, [this] { start(); });
-  if (!more_addresses) delay_ = std::min<EventLoop::Clock::duration>(delay_ * 2, limits::dial_retry_delay_max);
+  const auto gave_up = std::move(outcome_.gave_up);
+  gave_up(std::string(state_));
 }
 
 }  // namespace pccl

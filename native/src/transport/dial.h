@@ -1,5 +1,5 @@
-// The dialling side of the handshake: connects to a peer, says Hello, waits for the Welcome. With `retry` it tries
-// again until it is destroyed; otherwise it gives up when every address of the host has failed once.
+// One attempt of the dialling side of the handshake: connects to a peer, says Hello, waits for the Welcome. It gives
+// up when every address of the host has failed once.
 #pragma once
 
 #include <array>
@@ -10,7 +10,7 @@
 
 #include "base/unique_fd.h"
 #include "transport/event_loop.h"
-#include "transport/frame.h"
+#include "transport/handshake.h"
 #include "transport/resolver.h"
 
 namespace pccl {
@@ -21,20 +21,20 @@ class Dial final : EventLoop::Handler {
     Hello hello;
     std::string host;
     std::uint16_t port = 0;
-    bool retry = false;
     EventLoop::Clock::duration first_delay{};
+    EventLoop::Clock::duration timeout{};  // of each address
   };
-  // Called once at most, as the last thing that the dial does: it may be destroyed from there.
+  // One of them is called, once, as the last thing that the dial does: it may be destroyed from there.
   struct Outcome {
-    std::function<void(UniqueFd)> connected;
+    std::function<void(UniqueFd, const Welcome&)> connected;
     std::function<void(const std::string& reason)> gave_up;
+    std::function<void(const Welcome&)> gone;  // the peer has said so
   };
 
   Dial(EventLoop& loop, Resolver& resolver, Request request, Outcome outcome);
   Dial(const Dial&) = delete;
 
-  const Request& request() const { return request_; }
-  // Why the last attempt failed, or what the present one waits for.
+  // What it waits for, or why it failed; empty before it has begun.
   const std::string& state() const { return state_; }
 
  private:
@@ -52,15 +52,14 @@ class Dial final : EventLoop::Handler {
   const Request request_;
   Outcome outcome_;
   Phase phase_ = Phase::idle;
-  std::string state_ = "not tried yet";
+  std::string state_;
   std::vector<Address> addresses_;
   std::size_t next_address_ = 0;
-  EventLoop::Clock::duration delay_;
   Resolver::Ticket ticket_;
   UniqueFd fd_;
   EventLoop::Watch watch_;
-  EventLoop::Timer timer_;  // of the attempt, or until the next one
-  std::array<std::uint8_t, welcome_bytes> welcome_;
+  EventLoop::Timer timer_;
+  WelcomeBytes welcome_;
   std::size_t welcome_got_ = 0;
 };
 

@@ -10,11 +10,7 @@
 namespace pccl {
 namespace {
 
-constexpr std::array<std::uint8_t, 8> magic = {'P', 'C', 'C', 'L', 'P', 'E', 'E', 'R'};
-// Raised when an older peer would misread a newer one's bytes; limits::chunk_bytes is one of the things it covers.
-constexpr std::uint32_t version = 1;
-
-enum class FrameType : std::uint8_t { ready = 1, data = 2, done = 3, abort = 4 };
+enum class FrameType : std::uint8_t { ready = 1, data = 2, done = 3, abort = 4, ack = 5, over = 6 };
 
 // Codes on the wire; ErrorCode's own numbers may change.
 constexpr std::uint8_t abort_cancelled = 1;
@@ -33,6 +29,7 @@ struct RawHeader {
   OpKey key;
   std::uint32_t step = 0;
   std::uint64_t value = 0;
+  std::uint64_t number = 0;
 };
 
 void store(const RawHeader& raw, std::uint8_t* at) {
@@ -46,6 +43,7 @@ void store(const RawHeader& raw, std::uint8_t* at) {
   store_le(at + 24, raw.key.seq);
   store_le(at + 28, raw.step);
   store_le(at + 32, raw.value);
+  store_le(at + 40, raw.number);
 }
 
 RawHeader load(const std::uint8_t* at) {
@@ -59,6 +57,7 @@ RawHeader load(const std::uint8_t* at) {
   raw.key.seq = load_le<std::uint32_t>(at + 24);
   raw.step = load_le<std::uint32_t>(at + 28);
   raw.value = load_le<std::uint64_t>(at + 32);
+  raw.number = load_le<std::uint64_t>(at + 40);
   return raw;
 }
 
@@ -109,12 +108,24 @@ struct HeaderOf {
     raw.payload_bytes = body.reason.mismatch ? mismatch_bytes : 0;
     raw.value = body.reason.origin;
   }
+  void operator()(const AckBody& body) const {
+    raw.type = static_cast<std::uint8_t>(FrameType::ack);
+    raw.value = body.chunks;
+    raw.number = body.frames;
+  }
+  void operator()(const OverBody& body) const {
+    raw.type = static_cast<std::uint8_t>(FrameType::over);
+    raw.a = static_cast<std::uint8_t>(body.slot);
+    raw.key.tag = body.version;
+    raw.value = body.chunks;
+  }
 };
 
 RawHeader raw_header(const Frame& frame) {
   RawHeader raw;
   raw.epoch = frame.epoch;
   raw.key = frame.key;
+  raw.number = frame.number;
   std::visit(HeaderOf{raw}, frame.body);
   return raw;
 }
@@ -122,12 +133,16 @@ RawHeader raw_header(const Frame& frame) {
 // The reason why no peer should send this header, or null.
 const char* fault(const RawHeader& raw, std::uint8_t reserved) {
   if (reserved != 0) return "frame header has a reserved byte set";
-  if (raw.type < 1 || raw.type > static_cast<std::uint8_t>(FrameType::abort)) return "unknown frame type";
+  if (raw.type < 1 || raw.type > static_cast<std::uint8_t>(FrameType::over)) return "unknown frame type";
   const auto type = static_cast<FrameType>(raw.type);
   if (type != FrameType::data) {
     if (raw.step != 0) return "step in a frame that has none";
     const bool mismatch = type == FrameType::abort && raw.a == abort_mismatch;
     if (raw.payload_bytes != (mismatch ? mismatch_bytes : 0)) return "payload of the wrong size";
+  }
+  if (type != FrameType::data && type != FrameType::ack && raw.number == 0) return "frame without its number";
+  if ((type == FrameType::ack || type == FrameType::over) && (raw.epoch != 0 || raw.key.seq != 0)) {
+    return "op in a frame that has none";
   }
   if (type != FrameType::ready && raw.b != 0) return "second detail in a frame that has none";
   switch (type) {
@@ -135,7 +150,7 @@ const char* fault(const RawHeader& raw, std::uint8_t reserved) {
       if (!make_descriptor(raw.value, raw.a, raw.b)) return "descriptor out of range";
       return nullptr;
     case FrameType::data:
-      if (raw.a != 0) return "detail in a data frame";
+      if (raw.a != 0 || raw.number != 0) return "detail in a data frame";
       if (raw.payload_bytes == 0 || raw.payload_bytes > limits::chunk_bytes) return "chunk of the wrong size";
       return nullptr;
     case FrameType::done:
@@ -143,6 +158,12 @@ const char* fault(const RawHeader& raw, std::uint8_t reserved) {
       return nullptr;
     case FrameType::abort:
       if (raw.a < abort_cancelled || raw.a > abort_call_mismatch) return "unknown abort code";
+      return nullptr;
+    case FrameType::ack:
+      if (raw.a != 0 || raw.key.tag != 0) return "detail in an ack frame";
+      return nullptr;
+    case FrameType::over:
+      if (raw.a >= limits::connections_per_peer_max) return "lane out of range";
       return nullptr;
   }
   return "unknown frame type";
@@ -164,9 +185,9 @@ void append_frame(const Frame& frame, std::vector<std::uint8_t>& to) {
   store_descriptor(mismatch.others, payload + 24);
 }
 
-Header data_header(Epoch epoch, OpKey key, const DataBody& body) {
+Header data_header(const ChunkId& chunk) {
   Header header;
-  store(raw_header({epoch, key, body}), header.data());
+  store(raw_header({chunk.epoch, chunk.key, chunk.body}), header.data());
   return header;
 }
 
@@ -186,7 +207,7 @@ std::optional<Frame> decode_frame(std::span<const std::uint8_t, header_bytes> he
     error = reason;
     return std::nullopt;
   }
-  Frame frame{raw.epoch, raw.key, {}};
+  Frame frame{raw.epoch, raw.key, {}, raw.number};
   switch (static_cast<FrameType>(raw.type)) {
     case FrameType::ready:
       frame.body = ReadyBody{*make_descriptor(raw.value, raw.a, raw.b)};
@@ -217,49 +238,16 @@ std::optional<Frame> decode_frame(std::span<const std::uint8_t, header_bytes> he
       frame.body = AbortBody{reason};
       break;
     }
+    case FrameType::ack:
+      frame.body = AckBody{raw.value, raw.number};
+      frame.number = 0;
+      break;
+    case FrameType::over:
+      frame.key = {};
+      frame.body = OverBody{raw.a, raw.key.tag, raw.value};
+      break;
   }
   return frame;
-}
-
-std::array<std::uint8_t, hello_bytes> encode_hello(const Hello& hello) {
-  std::array<std::uint8_t, hello_bytes> bytes;
-  std::copy(magic.begin(), magic.end(), bytes.begin());
-  store_le(bytes.data() + 8, version);
-  store_le(bytes.data() + 12, static_cast<std::uint32_t>(hello.kind));
-  store_le(bytes.data() + 16, hello.epoch);
-  store_le(bytes.data() + 24, hello.from);
-  store_le(bytes.data() + 32, hello.to);
-  std::copy(hello.key.begin(), hello.key.end(), bytes.begin() + 40);
-  return bytes;
-}
-
-std::optional<Hello> decode_hello(std::span<const std::uint8_t, hello_bytes> bytes) {
-  if (!std::equal(magic.begin(), magic.end(), bytes.begin())) return std::nullopt;
-  if (load_le<std::uint32_t>(bytes.data() + 8) != version) return std::nullopt;
-  const auto kind = load_le<std::uint32_t>(bytes.data() + 12);
-  if (kind != static_cast<std::uint32_t>(ConnectionKind::link) &&
-      kind != static_cast<std::uint32_t>(ConnectionKind::state)) {
-    return std::nullopt;
-  }
-  Hello hello;
-  hello.kind = static_cast<ConnectionKind>(kind);
-  hello.epoch = load_le<Epoch>(bytes.data() + 16);
-  hello.from = load_le<PeerId>(bytes.data() + 24);
-  hello.to = load_le<PeerId>(bytes.data() + 32);
-  std::copy(bytes.begin() + 40, bytes.end(), hello.key.begin());
-  return hello;
-}
-
-std::array<std::uint8_t, welcome_bytes> encode_welcome() {
-  std::array<std::uint8_t, welcome_bytes> bytes{};
-  std::copy(magic.begin(), magic.end(), bytes.begin());
-  store_le(bytes.data() + 8, version);
-  return bytes;
-}
-
-bool is_welcome(std::span<const std::uint8_t, welcome_bytes> bytes) {
-  const auto expected = encode_welcome();
-  return std::equal(expected.begin(), expected.end(), bytes.begin());
 }
 
 }  // namespace pccl

@@ -1,16 +1,20 @@
-// The bytes between two peers, little-endian. A connection begins with a Hello from the side that dialled and a
-// Welcome from the other; on a link, frames follow in both directions: a header of 40 bytes and, for some types,
-// a payload. Reading never trusts the sender: what doesn't decode is a reason to drop the connection.
+// What goes over a lane in both directions once the handshake is over, little-endian: frames, each a header of 48
+// bytes and, for some types, a payload. Reading never trusts the sender: what doesn't decode is a reason to end the
+// link.
 //
-//   Hello    magic "PCCLPEER" u8[8], version u32, kind u32, epoch u64, from u64, to u64, key u8[16]
-//   Welcome  magic "PCCLPEER" u8[8], version u32, zero u32
-//   header   type u8, a u8, b u8, zero u8, payload_bytes u32, epoch u64, tag u64, seq u32, step u32, value u64
+//   header   type u8, a u8, b u8, zero u8, payload_bytes u32, epoch u64, tag u64, seq u32, step u32, value u64,
+//            number u64
 //
-//   type   a      b   step   value         payload
-//   ready  dtype  op  0      count         none
-//   data   0      0   step   chunk         elements
-//   done   round  0   0      0             none
-//   abort  code   0   0      origin peer   a mismatch's two descriptors, for other codes none
+//   type   a      b   epoch, tag, seq    step   value             number            payload
+//   ready  dtype  op  the op             0      count             its own           none
+//   data   0      0   the op             step   chunk             0                 elements
+//   done   round  0   the op             0      0                 its own           none
+//   abort  code   0   the op             0      origin peer       its own           a mismatch's two descriptors
+//   ack    0      0   0                  0      chunks received   frames received   none
+//   over   slot   0   0, version, 0      0      chunks received   its own           none
+//
+// Data and ack belong to the lane that they are on. The others are numbered per link and direction, from 1 on, and
+// are sent again on another lane when theirs has ended (link.h).
 #pragma once
 
 #include <array>
@@ -67,44 +71,45 @@ struct DoneBody {
 struct AbortBody {
   AbortReason reason;
 };
+// What its sender has received so far: whole data frames on this lane, numbered frames on the link.
+struct AckBody {
+  std::uint64_t chunks = 0;
+  std::uint64_t frames = 0;
+};
+// A lane has ended, and its sender had received this many whole data frames on it.
+struct OverBody {
+  std::uint32_t slot = 0;
+  std::uint64_t version = 0;
+  std::uint64_t chunks = 0;
+};
 
 struct Frame {
   Epoch epoch = 0;
   OpKey key;
-  std::variant<ReadyBody, DataBody, DoneBody, AbortBody> body;
+  std::variant<ReadyBody, DataBody, DoneBody, AbortBody, AckBody, OverBody> body;
+  std::uint64_t number = 0;
 };
 
-inline constexpr std::size_t header_bytes = 40;
+// One chunk of an op, whose header and place follow from this.
+struct ChunkId {
+  Epoch epoch = 0;
+  OpKey key;
+  DataBody body;
+};
+
+inline constexpr std::size_t header_bytes = 48;
 // Of the frames that are read as a whole, all but data.
 inline constexpr std::size_t control_payload_bytes_max = 40;
 using Header = std::array<std::uint8_t, header_bytes>;
 
 // For data: the header alone. Otherwise the whole frame.
 void append_frame(const Frame& frame, std::vector<std::uint8_t>& to);
-Header data_header(Epoch epoch, OpKey key, const DataBody& body);
+Header data_header(const ChunkId& chunk);
 
 // Bytes of payload behind this header; nothing, with the reason in `error`, for a header that no peer should send.
 std::optional<std::uint32_t> payload_bytes(std::span<const std::uint8_t, header_bytes> header, std::string& error);
 // `payload` has the size that payload_bytes gave, or is empty for data.
 std::optional<Frame> decode_frame(std::span<const std::uint8_t, header_bytes> header,
                                   std::span<const std::uint8_t> payload, std::string& error);
-
-enum class ConnectionKind : std::uint32_t { link = 1, state = 2 };
-
-struct Hello {
-  ConnectionKind kind = ConnectionKind::link;
-  Epoch epoch = 0;  // of the view that the connection is made for
-  PeerId from = 0;
-  PeerId to = 0;
-  std::array<std::uint8_t, 16> key{};
-};
-
-inline constexpr std::size_t hello_bytes = 56;
-inline constexpr std::size_t welcome_bytes = 16;
-
-std::array<std::uint8_t, hello_bytes> encode_hello(const Hello& hello);
-std::optional<Hello> decode_hello(std::span<const std::uint8_t, hello_bytes> bytes);
-std::array<std::uint8_t, welcome_bytes> encode_welcome();
-bool is_welcome(std::span<const std::uint8_t, welcome_bytes> bytes);
 
 }  // namespace pccl

@@ -1,79 +1,165 @@
 #include "transport/link.h"
 
-#include <sys/epoll.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstdlib>
-#include <cstring>
 #include <utility>
 
-#include "base/check.h"
 #include "base/limits.h"
-#include "transport/socket.h"
 
 namespace pccl {
 namespace {
 
-// Takes the frames of small ops in one read; behind a chunk's payload it catches the next header.
-constexpr std::size_t staging_bytes = 8 * 1024;
-// Chunks taken from the owner ahead of their turn: enough to join short ones in one write.
-constexpr std::size_t chunks_ahead_max = 8;
-constexpr std::size_t bytes_ahead_max = 128 * 1024;
-constexpr std::size_t control_trim_bytes = 64 * 1024;
+// Of `silence`: how often it is looked after, and when a ping is due.
+constexpr int watches_per_silence = 10;
+constexpr int pings_per_silence = 5;
+
+std::string in_ms(std::chrono::milliseconds time) { return std::to_string(time.count()) + " ms"; }
 
 }  // namespace
 
-void Link::Free::operator()(std::uint8_t* memory) const { std::free(memory); }
+Link::Link(const Context& context, LinkId id, const Settings& settings, std::uint32_t lanes)
+    : loop_(context.loop),
+      scratch_(context.scratch),
+      owner_(context.owner),
+      peer_(settings.target.hello.to),
+      id_(id),
+      silence_(settings.silence),
+      lower_(settings.target.hello.from < peer_),
+      dials_(context.loop, context.resolver, *this, {}),
+      last_heard_(EventLoop::Clock::now()),
+      last_watch_(last_heard_) {
+  set(settings);
+  dials_.set_timeout(limits::dial_attempt_timeout);
+  want_lanes(lanes);
+  watch_silence();
+}
 
-Link::Link(EventLoop& loop, Owner& owner, PeerId peer, UniqueFd fd)
-    : loop_(loop),
-      owner_(owner),
-      peer_(peer),
-      fd_(std::move(fd)),
-      watch_(loop, fd_.get(), EPOLLIN, *this),
-      staging_(staging_bytes),
-      scratch_(static_cast<std::uint8_t*>(std::aligned_alloc(64, limits::chunk_bytes))) {
-  if (scratch_ == nullptr || !watch_.active()) fail("the system refuses memory for the link");
+void Link::set(const Settings& settings) {
+  silence_ = settings.silence;
+  for (const Slot& slot : lanes_) {
+    if (slot.lane) slot.lane->set_silence(silence_);
+  }
+  LaneDials::Target target = settings.target;
+  target.hello.link = id_;
+  dials_.set_target(std::move(target));
+}
+
+void Link::want_lanes(std::uint32_t count) {
+  while (lanes_.size() < count) {
+    lanes_.emplace_back();
+    const auto slot = static_cast<std::uint32_t>(lanes_.size() - 1);
+    dials_.start(slot, lower_ ? EventLoop::Clock::duration{} : limits::dial_head_start);
+  }
+}
+
+std::uint64_t Link::taken_version(std::uint32_t slot) const { return slot < lanes_.size() ? lanes_[slot].version : 0; }
+
+bool Link::expects(const Hello& hello) const {
+  return !broken_ && hello.slot < std::max<std::size_t>(hello.lanes, lanes_.size()) &&
+         hello.lane_version() > taken_version(hello.slot);
+}
+
+void Link::add(const Hello& hello, UniqueFd fd) {
+  want_lanes(hello.lanes);
+  put(hello, std::move(fd), false);
+}
+
+void Link::dialled(const Hello& hello, UniqueFd fd, const Welcome& welcome) {
+  want_lanes(welcome.lanes);
+  // The peer has dialled too, and its connection counts.
+  if (hello.lane_version() <= taken_version(hello.slot)) return;
+  put(hello, std::move(fd), true);
+}
+
+// The side that has dialled knows, by the Welcome, that the other one has taken the connection, and its first frame
+// tells that one. Neither sends on a lane that the other might not know.
+void Link::put(const Hello& hello, UniqueFd fd, bool usable) {
+  Slot& slot = lanes_[hello.slot];
+  if (slot.lane) end_lane(hello.slot, "replaced by a later connection");
+  const Lane::Place place{hello.slot, hello.lane_version()};
+  slot.version = place.version;
+  Lane::Owner& owner = *this;
+  slot.lane = std::make_unique<Lane>(loop_, owner, scratch_, place, std::move(fd), usable);
+  slot.lane->set_silence(silence_);
+  dials_.filled(hello.slot);
+  heard_at_least(EventLoop::Clock::now());
+  if (!usable) return;
+  slot.lane->send_ack();
+  lane_usable(*slot.lane);
+}
+
+void Link::lane_usable(Lane& lane) {
+  lane.set_usable();
+  const bool was_up = up();
+  if (!was_up) choose_control_lane();
+  if (!std::exchange(established_, true)) {
+    dials_.set_timeout(std::clamp<EventLoop::Clock::duration>(silence_ / 2, limits::redial_attempt_timeout_min,
+                                                              limits::dial_attempt_timeout));
+  }
+  lane.wake();
+  if (!was_up) owner_.on_up(*this);
+}
+
+// What the peer hasn't acknowledged goes again, in order: its first number can't be above the one that the peer
+// expects, so nothing is missing on the lane.
+void Link::choose_control_lane() {
+  control_lane_ = nullptr;
+  for (const Slot& slot : lanes_) {
+    if (!slot.lane || !slot.lane->usable()) continue;
+    control_lane_ = slot.lane.get();
+    break;
+  }
+  if (control_lane_ == nullptr) return;
+  for (const Frame& frame : kept_) control_lane_->send(frame);
+}
+
+void Link::end_lane(std::uint32_t slot, const std::string& reason) {
+  const std::shared_ptr<Lane> lane = std::move(lanes_[slot].lane);
+  const Lane::Place place = lane->place();
+  lane->close();
+  last_end_ = reason;
+  heard_at_least(lane->last_heard());
+  if (control_lane_ == lane.get()) choose_control_lane();
+  send({0, {}, OverBody{place.slot, place.version, lane->chunks_received()}});
+  for (const ChunkId& chunk : lane->unsent()) owner_.on_unsent(*this, chunk);
+  Lane::Unacknowledged in_doubt = lane->take_unacknowledged();
+  if (!in_doubt.chunks.empty()) in_doubt_.emplace(LaneKey{place.slot, place.version}, std::move(in_doubt));
+  // A peer that takes connections only to end them isn't dialled without pause.
+  const bool lived = EventLoop::Clock::now() - lane->begun() > limits::dial_retry_delay_max;
+  if (!broken_) dials_.start(slot, lived ? EventLoop::Clock::duration{} : limits::dial_retry_delay_min);
+  // It may be in the middle of a call that led here, so it goes when that has returned.
+  loop_.defer([lane] {});
 }
 
 void Link::send(const Frame& frame) {
   if (broken_) return;
-  if (control_.size() - control_sent_ > limits::unsent_control_bytes_max) {
-    return fail("the peer reads nothing while frames for it pile up");
+  if (kept_.size() >= limits::link_frames_unacknowledged_max) {
+    return fail("the peer acknowledges nothing while frames for it pile up");
   }
-  append_frame(frame, control_);
-  wake();
+  kept_.push_back(frame);
+  kept_.back().number = ++sent_;
+  if (control_lane_ != nullptr) control_lane_->send(kept_.back());
 }
 
 void Link::wake() {
-  if (broken_ || flush_deferred_) return;
-  flush_deferred_ = true;
-  loop_.defer([this] {
-    flush_deferred_ = false;
-    flush();
-  });
+  for (const Slot& slot : lanes_) {
+    if (slot.lane && slot.lane->usable()) slot.lane->wake();
+  }
 }
 
 void Link::release(OpId op) {
-  if (payload_left_ > 0 && target_.op == op) target_ = {};
-  std::erase_if(data_, [op](const Sending& sending) { return sending.frame.op == op && sending.sent == 0; });
-  for (Sending& sending : data_) {
-    if (sending.frame.op != op || !sending.owned.empty()) continue;
-    sending.owned.assign(sending.frame.payload, sending.frame.payload + sending.frame.bytes);
-    sending.frame.payload = sending.owned.data();
-    sending.frame.op = 0;
+  for (const Slot& slot : lanes_) {
+    if (slot.lane) slot.lane->release(op);
   }
 }
 
 void Link::close() {
   broken_ = true;
+  control_lane_ = nullptr;
+  dials_.stop();
   watch_.reset();
-  fd_.reset();
-  target_ = {};
-  data_.clear();
+  for (const Slot& slot : lanes_) {
+    if (slot.lane) slot.lane->close();
+  }
 }
 
 void Link::fail(std::string reason) {
@@ -82,181 +168,95 @@ void Link::fail(std::string reason) {
   loop_.defer([this, reason = std::move(reason)] { owner_.on_broken(*this, reason); });
 }
 
-void Link::on_ready(std::uint32_t events) {
-  if ((events & (EPOLLIN | EPOLLERR | EPOLLHUP)) != 0) receive();
-  if ((events & EPOLLOUT) != 0) flush();
+void Link::on_frame(Lane& lane, const Frame& frame) {
+  if (!lane.usable()) lane_usable(lane);
+  if (const auto* ack = std::get_if<AckBody>(&frame.body)) return on_ack(lane, *ack);
+  if (frame.number <= received_) return;  // it came on another lane before
+  if (frame.number != received_ + 1) return fail("a numbered frame is missing");
+  ++received_;
+  if (received_ % limits::frames_per_ack == 0) lane.send_ack();
+  if (const auto* over = std::get_if<OverBody>(&frame.body)) return on_over(*over);
+  owner_.on_control(*this, frame);
 }
 
-void Link::receive() {
-  std::size_t budget = limits::link_turn_bytes;
-  while (!broken_ && budget > 0 && receive_once(budget)) {
-  }
+void Link::on_ack(Lane& lane, const AckBody& ack) {
+  if (ack.frames > sent_ || !lane.acknowledge(ack.chunks)) return fail("an ack of what wasn't sent");
+  while (sent_ - kept_.size() < ack.frames) kept_.pop_front();
 }
 
-// One read, and what follows from it. False: nothing more to read for now.
-bool Link::receive_once(std::size_t& budget) {
-  std::array<iovec, 2> parts;
-  std::size_t count = 0;
-  std::size_t wanted = 0;
-  std::size_t payload_part = 0;
-  if (payload_left_ > 0) {
-    std::uint8_t* const into =
-        target_.into != nullptr ? target_.into + (payload_bytes_ - payload_left_) : scratch_.get();
-    payload_part = payload_left_;
-    parts[count++] = {into, payload_part};
-    wanted += payload_part;
+// Why a chunk that is sent again still has its bytes: what overwrites a chunk that was sent is the final value of
+// the same elements, which is made from it, and so from the very chunk that the peer must have received whole. The
+// peer counted it then. And until an op has committed its memory stays with it.
+void Link::on_over(const OverBody& over) {
+  if (over.slot < lanes_.size() && lanes_[over.slot].lane && lanes_[over.slot].version == over.version) {
+    end_lane(over.slot, "the peer has ended the connection");
   }
-  parts[count++] = {staging_.data() + staged_, staging_.size() - staged_};
-  wanted += staging_.size() - staged_;
-
-  const ssize_t result = ::readv(fd_.get(), parts.data(), static_cast<int>(count));
-  if (result < 0) {
-    if (errno != EAGAIN && errno != EINTR) fail("connection lost: " + errno_text(errno));
-    return false;
+  const auto found = in_doubt_.find({over.slot, over.version});
+  if (found == in_doubt_.end()) return;
+  const Lane::Unacknowledged in_doubt = std::move(found->second);
+  in_doubt_.erase(found);
+  if (over.chunks < in_doubt.first || over.chunks - in_doubt.first > in_doubt.chunks.size()) {
+    return fail("the peer has counted chunks that weren't sent, or lost some");
   }
-  if (result == 0) {
-    fail("the peer closed the connection");
-    return false;
-  }
-  const std::size_t got = static_cast<std::size_t>(result);
-  budget -= std::min(budget, got);
-  const std::size_t of_payload = std::min(got, payload_part);
-  staged_ += got - of_payload;
-  if (of_payload > 0) payload_arrived(of_payload);
-  if (!broken_ && staged_ > 0 && payload_left_ == 0) parse_staged();
-  return got == wanted;
-}
-
-void Link::payload_arrived(std::size_t bytes) {
-  payload_left_ -= static_cast<std::uint32_t>(bytes);
-  if (payload_left_ > 0 || target_.into == nullptr) return;
-  const Target target = std::exchange(target_, {});
-  owner_.on_data_end(*this, data_frame_, target.into);
-}
-
-void Link::parse_staged() {
-  std::size_t at = 0;
-  while (!broken_ && payload_left_ == 0 && staged_ - at >= header_bytes) {
-    const std::size_t used = parse_frame(at);
-    if (used == 0) break;
-    at += used;
-  }
-  staged_ -= at;
-  std::memmove(staging_.data(), staging_.data() + at, staged_);
-}
-
-// Bytes of staging used up; 0: the frame isn't there yet as a whole, or is a reason to fail.
-std::size_t Link::parse_frame(std::size_t at) {
-  const std::span<const std::uint8_t, header_bytes> header(staging_.data() + at, header_bytes);
-  const std::size_t behind = staged_ - at - header_bytes;
-  std::string error;
-  const auto payload = payload_bytes(header, error);
-  if (!payload) {
-    fail("bad frame: " + error);
-    return 0;
-  }
-  if (*payload <= control_payload_bytes_max && behind < *payload) return 0;
-  const std::span<const std::uint8_t> staged_payload(header.data() + header_bytes,
-                                                     std::min<std::size_t>(*payload, behind));
-  const auto frame = decode_frame(header, staged_payload, error);
-  if (!frame) {
-    fail("bad frame: " + error);
-    return 0;
-  }
-  if (!std::holds_alternative<DataBody>(frame->body)) {
-    owner_.on_control(*this, *frame);
-    return header_bytes + *payload;
-  }
-  data_frame_ = *frame;
-  payload_bytes_ = payload_left_ = *payload;
-  target_ = owner_.on_data(*this, data_frame_);
-  if (broken_) return 0;
-  if (target_.into != nullptr) std::memcpy(target_.into, staged_payload.data(), staged_payload.size());
-  if (!staged_payload.empty()) payload_arrived(staged_payload.size());
-  return header_bytes + staged_payload.size();
-}
-
-void Link::pull_data() {
-  std::size_t ahead = 0;
-  for (const Sending& sending : data_) ahead += sending.total() - sending.sent;
-  while (data_.size() < chunks_ahead_max && ahead < bytes_ahead_max) {
-    const auto next = owner_.next_data(*this);
-    if (!next) return;
-    ahead += header_bytes + next->bytes;
-    data_.push_back({*next, 0, {}});
+  const auto received = static_cast<std::ptrdiff_t>(over.chunks - in_doubt.first);
+  for (auto chunk = in_doubt.chunks.begin() + received; chunk != in_doubt.chunks.end(); ++chunk) {
+    owner_.on_unsent(*this, *chunk);
   }
 }
 
-void Link::flush() {
-  std::size_t budget = limits::link_turn_bytes;
-  bool writable = true;
-  while (!broken_ && writable && budget > 0) {
-    pull_data();
-    if (nothing_to_send()) break;
-    writable = write_once(budget);
-  }
-  if (broken_) return;
-  if (budget == 0) pull_data();  // what is left keeps the link waiting for its next turn
-  watch_.set(nothing_to_send() ? EPOLLIN : EPOLLIN | EPOLLOUT);
+Lane::Target Link::on_data(Lane& lane, const Frame& frame) {
+  if (!lane.usable()) lane_usable(lane);
+  return owner_.on_data(*this, frame);
 }
 
-// One write. False: the socket takes no more for now.
-bool Link::write_once(std::size_t& budget) {
-  std::array<iovec, 2 * chunks_ahead_max + 1> parts;
-  std::size_t count = 0;
-  std::size_t offered = 0;
-  const auto add = [&](const std::uint8_t* from, std::size_t bytes) {
-    parts[count++] = {const_cast<std::uint8_t*>(from), bytes};
-    offered += bytes;
-  };
-  const auto add_data = [&](const Sending& sending) {
-    const std::size_t of_header = std::min(sending.sent, header_bytes);
-    if (of_header < header_bytes) add(sending.frame.header.data() + of_header, header_bytes - of_header);
-    const std::size_t of_payload = sending.sent - of_header;
-    if (of_payload < sending.frame.bytes) add(sending.frame.payload + of_payload, sending.frame.bytes - of_payload);
-  };
-  // A chunk that has begun goes on; then what is short and others may wait for; then the other chunks.
-  auto chunk = data_.begin();
-  if (chunk != data_.end() && chunk->sent > 0) add_data(*chunk++);
-  if (control_sent_ < control_.size()) add(control_.data() + control_sent_, control_.size() - control_sent_);
-  for (; chunk != data_.end(); ++chunk) add_data(*chunk);
-
-  msghdr message{};
-  message.msg_iov = parts.data();
-  message.msg_iovlen = count;
-  const ssize_t result = ::sendmsg(fd_.get(), &message, MSG_NOSIGNAL);
-  if (result < 0) {
-    if (errno != EAGAIN && errno != EINTR) fail("connection lost: " + errno_text(errno));
-    return false;
-  }
-  const std::size_t sent = static_cast<std::size_t>(result);
-  budget -= std::min(budget, sent);
-  written(sent);
-  return sent == offered;
+void Link::on_data_end(Lane&, const Frame& frame, const std::uint8_t* payload) {
+  owner_.on_data_end(*this, frame, payload);
 }
 
-void Link::written(std::size_t bytes) {
-  const auto take_data = [&](Sending& sending) {
-    const std::size_t part = std::min(bytes, sending.total() - sending.sent);
-    sending.sent += part;
-    bytes -= part;
-    return sending.sent == sending.total();
-  };
-  if (!data_.empty() && data_.front().sent > 0 && take_data(data_.front())) data_.pop_front();
-  const std::size_t control_part = std::min(bytes, control_.size() - control_sent_);
-  control_sent_ += control_part;
-  bytes -= control_part;
-  if (control_sent_ == control_.size()) {
-    control_.clear();
-    control_sent_ = 0;
-  } else if (control_sent_ >= control_trim_bytes) {
-    control_.erase(control_.begin(), control_.begin() + static_cast<std::ptrdiff_t>(control_sent_));
-    control_sent_ = 0;
+std::optional<Lane::Outgoing> Link::next_data(Lane& lane) {
+  if (broken_ || !lane.usable()) return std::nullopt;
+  return owner_.next_data(*this);
+}
+
+void Link::on_ended(Lane& lane, const std::string& reason, bool violation) {
+  const std::uint32_t slot = lane.place().slot;
+  if (broken_ || lanes_[slot].lane.get() != &lane) return;
+  if (violation) return fail(reason);
+  end_lane(slot, reason);
+}
+
+void Link::gone(const Welcome& welcome) {
+  if (established_) return fail("the peer has given the link up");
+  if (welcome.link > id_) owner_.on_outdated(*this, welcome.link);
+}
+
+void Link::heard_at_least(EventLoop::Clock::time_point time) { last_heard_ = std::max(last_heard_, time); }
+
+void Link::watch_silence() {
+  const auto now = EventLoop::Clock::now();
+  const EventLoop::Clock::duration period = silence_ / watches_per_silence;
+  // This process was stopped, and what came meanwhile may not have been read yet: its own pause isn't the peer's
+  // silence, and half of one is left to be heard in.
+  if (now - last_watch_ > 3 * period) {
+    heard_at_least(now - silence_ / 2);
+    for (const Slot& slot : lanes_) {
+      if (slot.lane) slot.lane->heard_at_least(now - silence_ / 2);
+    }
   }
-  while (bytes > 0) {
-    PCCL_CHECK(!data_.empty());
-    if (take_data(data_.front())) data_.pop_front();
+  last_watch_ = now;
+  for (std::uint32_t slot = 0; slot < lanes_.size() && !broken_; ++slot) {
+    Lane* const lane = lanes_[slot].lane.get();
+    if (lane == nullptr) continue;
+    if (now - lane->last_heard() >= silence_) {
+      end_lane(slot, "nothing came for " + in_ms(silence_));
+    } else if (lane->usable() && now - lane->last_sent() >= silence_ / pings_per_silence) {
+      lane->send_ack();
+    }
   }
+  if (established_ && !up() && now - last_heard_ >= silence_) {
+    return fail(last_end_ + "; no connection could be restored within " + in_ms(silence_) + " (" + state() + ")");
+  }
+  if (!broken_) watch_ = EventLoop::Timer(loop_, period, [this] { watch_silence(); });
 }
 
 }  // namespace pccl

@@ -1,116 +1,160 @@
-// An established connection to another peer: frames in, frames out. It knows nothing of what they mean. Payload is
-// read straight to where its owner wants it and written straight from there; release() ends both at any moment,
-// also in the middle of a frame, so that the owner's memory can go.
+// The link to another peer: a bundle of TCP connections, its lanes, that together survive the loss of any of them,
+// and of all of them for a while.
+//
+// Numbered frames (all but data and acks) are kept until the other side has acknowledged them, and delivered exactly
+// once and in order: they go over one lane at a time, and when that one ends, all that are kept go over the next one;
+// the receiver takes the number after the last one it took and drops what it has had already.
+//
+// Chunks go over whichever lane can take them, and may overtake each other and numbered frames. When a lane ends,
+// each side tells the other how many whole chunks it had received on it; the chunks beyond are given back to the
+// owner, to be sent again.
+//
+// A lane that ends is dialled again by both sides until it is back (LaneDials). When no lane is up and nothing has
+// been heard from the peer for `silence`, the link is given up. Each side sends an ack on a lane that it has sent
+// nothing on for a fifth of `silence`; a lane on which nothing came for all of it is dead, half-open and black-holed
+// ones too.
+//
+// Memory of a link at rest: 8 KiB per lane. Lanes that are receiving a chunk take chunk_bytes each from a pool.
 #pragma once
 
-#include <array>
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
-#include "base/unique_fd.h"
 #include "pccl/engine.h"
 #include "transport/event_loop.h"
-#include "transport/frame.h"
+#include "transport/handshake.h"
+#include "transport/lane.h"
+#include "transport/lane_dials.h"
 
 namespace pccl {
 
-class Link final : EventLoop::Handler {
+class Link final : Lane::Owner, LaneDials::Owner {
  public:
-  // Where a data frame's payload goes. `op` is whose memory that is; a null `into` drops the payload.
-  struct Target {
-    std::uint8_t* into = nullptr;
-    OpId op = 0;
-  };
-  struct Outgoing {
-    Header header;
-    const std::uint8_t* payload = nullptr;
-    std::uint32_t bytes = 0;
-    OpId op = 0;
-  };
-
   // What the link's frames are for. A call may fail(), release() or wake() links, this one too.
   class Owner {
    public:
     virtual void on_control(Link& link, const Frame& frame) = 0;
-    virtual Target on_data(Link& link, const Frame& frame) = 0;
-    // All of the payload is at `payload`, the target that on_data gave. Not called for what was released.
+    virtual Lane::Target on_data(Link& link, const Frame& frame) = 0;
+    // Not called for what was dropped or released.
     virtual void on_data_end(Link& link, const Frame& frame, const std::uint8_t* payload) = 0;
     // The next chunk to send, if there is one.
-    virtual std::optional<Outgoing> next_data(Link& link) = 0;
-    // Called once; the link is dead, and may be destroyed from a deferred task.
+    virtual std::optional<Lane::Outgoing> next_data(Link& link) = 0;
+    // A chunk that was taken by next_data hasn't reached the peer.
+    virtual void on_unsent(Link& link, const ChunkId& chunk) = 0;
+    // The first lane is up.
+    virtual void on_up(Link& link) = 0;
+    // The peer goes by a later link than this one, which has never been up.
+    virtual void on_outdated(Link& link, LinkId later) = 0;
+    // Called once, in a deferred task: the link is given up, and may be destroyed from a deferred task.
     virtual void on_broken(Link& link, const std::string& reason) = 0;
 
    protected:
     ~Owner() = default;
   };
 
-  Link(EventLoop& loop, Owner& owner, PeerId peer, UniqueFd fd);
+  // What a view says of the link.
+  struct Settings {
+    LaneDials::Target target;
+    std::chrono::milliseconds silence{};
+  };
+  struct Context {
+    EventLoop& loop;
+    Resolver& resolver;
+    BufferPool& scratch;
+    Owner& owner;
+  };
+
+  // Starts to dial.
+  Link(const Context& context, LinkId id, const Settings& settings, std::uint32_t lanes);
   Link(const Link&) = delete;
 
   PeerId peer() const { return peer_; }
+  LinkId id() const { return id_; }
+  // There is a lane.
+  bool up() const { return control_lane_ != nullptr; }
+  // There has been one.
+  bool established() const { return established_; }
+  // Why it isn't up.
+  std::string state() const { return dials_.state(); }
 
-  // limits::chunk_bytes of memory to receive into, aligned for any vector; one frame's payload at a time.
-  std::uint8_t* scratch() { return scratch_.get(); }
+  // For a link that is kept in another view.
+  void set(const Settings& settings);
 
-  // Queued, and written before this turn of the loop ends.
+  // Whether a connection with this Hello, for this link, is to take its slot.
+  bool expects(const Hello& hello) const;
+  void add(const Hello& hello, UniqueFd fd);
+
+  // Queued; written before this turn of the loop ends, or when there is a lane again.
   void send(const Frame& frame);
   // There may be data to send now.
   void wake();
   // From now on nothing of the op's memory is read or written.
   void release(OpId op);
-  // Breaks the link; on_broken follows in a deferred task.
+  // Gives the link up; on_broken follows in a deferred task.
   void fail(std::string reason);
-  // Breaks it without a word to the owner.
+  // Gives it up without a word to the owner.
   void close();
 
  private:
-  struct Sending {
-    Outgoing frame;
-    std::size_t sent = 0;  // of header and payload
-    std::vector<std::uint8_t> owned;
-    std::size_t total() const { return header_bytes + frame.bytes; }
-  };
-  struct Free {
-    void operator()(std::uint8_t* memory) const;
-  };
+  void on_frame(Lane& lane, const Frame& frame) override;
+  Lane::Target on_data(Lane& lane, const Frame& frame) override;
+  void on_data_end(Lane& lane, const Frame& frame, const std::uint8_t* payload) override;
+  std::optional<Lane::Outgoing> next_data(Lane& lane) override;
+  std::uint64_t frames_received() const override { return received_; }
+  void on_ended(Lane& lane, const std::string& reason, bool violation) override;
 
-  void on_ready(std::uint32_t events) override;
-  void receive();
-  bool receive_once(std::size_t& budget);
-  void parse_staged();
-  std::size_t parse_frame(std::size_t at);
-  void payload_arrived(std::size_t bytes);
-  void flush();
-  bool write_once(std::size_t& budget);
-  void written(std::size_t bytes);
-  void pull_data();
-  bool nothing_to_send() const { return control_.size() == control_sent_ && data_.empty(); }
+  std::uint64_t taken_version(std::uint32_t slot) const override;
+  bool wants(std::uint32_t slot) const override { return !broken_ && lanes_[slot].lane == nullptr; }
+  void dialled(const Hello& hello, UniqueFd fd, const Welcome& welcome) override;
+  void gone(const Welcome& welcome) override;
+
+  struct Slot {
+    std::unique_ptr<Lane> lane;
+    std::uint64_t version = 0;  // of the last one
+  };
+  using LaneKey = std::pair<std::uint32_t, std::uint64_t>;
+
+  void want_lanes(std::uint32_t count);
+  void put(const Hello& hello, UniqueFd fd, bool usable);
+  void lane_usable(Lane& lane);
+  void end_lane(std::uint32_t slot, const std::string& reason);
+  void choose_control_lane();
+  void on_ack(Lane& lane, const AckBody& ack);
+  void on_over(const OverBody& over);
+  void heard_at_least(EventLoop::Clock::time_point time);
+  void watch_silence();
 
   EventLoop& loop_;
+  BufferPool& scratch_;
   Owner& owner_;
   const PeerId peer_;
-  UniqueFd fd_;
-  EventLoop::Watch watch_;
+  const LinkId id_;
+  std::chrono::milliseconds silence_;
+  const bool lower_;  // of the two ids this peer's is the lower one
   bool broken_ = false;
-  bool flush_deferred_ = false;
+  bool established_ = false;
 
-  // Receiving: bytes that are read but not understood yet, and the data frame that is under way.
-  std::vector<std::uint8_t> staging_;
-  std::size_t staged_ = 0;
-  Frame data_frame_;
-  Target target_;
-  std::uint32_t payload_bytes_ = 0;
-  std::uint32_t payload_left_ = 0;
-  std::unique_ptr<std::uint8_t[], Free> scratch_;
+  std::vector<Slot> lanes_;
+  Lane* control_lane_ = nullptr;  // the numbered frames' one; null: no lane is up
+  LaneDials dials_;
 
-  // Sending: whole frames without data, and the chunks that were taken from the owner.
-  std::vector<std::uint8_t> control_;
-  std::size_t control_sent_ = 0;
-  std::deque<Sending> data_;
+  std::deque<Frame> kept_;  // sent and not acknowledged; the last one has number sent_
+  std::uint64_t sent_ = 0;
+  std::uint64_t received_ = 0;
+  // Chunks on lanes that have ended, until the peer tells how many came through.
+  std::map<LaneKey, Lane::Unacknowledged> in_doubt_;
+
+  std::string last_end_;  // why the last lane ended
+  EventLoop::Clock::time_point last_heard_;
+  EventLoop::Clock::time_point last_watch_;
+  EventLoop::Timer watch_;
 };
 
 }  // namespace pccl

@@ -1,14 +1,14 @@
 #include "transport/mesh.h"
 
+#include <algorithm>
 #include <utility>
 
-#include "base/limits.h"
 #include "transport/ring_links.h"
 
 namespace pccl {
 
 void Mesh::build(const View& view, std::chrono::milliseconds timeout, Built built) {
-  const bool same_view = !settled_ && view.epoch == view_.epoch;
+  const bool again = !settled_ && view.epoch == view_.epoch;
   view_ = view;
   settled_ = false;
   built_ = std::move(built);
@@ -17,68 +17,69 @@ void Mesh::build(const View& view, std::chrono::milliseconds timeout, Built buil
   std::uint32_t rank = 0;
   while (view.ring[rank].id != view.self) ++rank;
   for (const std::uint32_t other : linked_ranks(rank, size)) {
-    wanted_[view.ring[other].id] = Wanted{view.ring[other], rank < other};
+    const Member& member = view.ring[other];
+    const Hello hello{.epoch = view.epoch, .from = view.self, .to = member.id, .key = view.key, .lanes = lanes_};
+    wanted_[member.id] = {{hello, member.host, member.port}, std::chrono::milliseconds(view.silence_ms)};
   }
-  if (!same_view) dials_.clear();
-  for (const auto& [peer, wanted] : wanted_) {
-    if (wanted.dials && !links_.contains(peer) && !dials_.contains(peer)) dial(wanted, {});
+  for (const auto& [peer, settings] : wanted_) {
+    const auto found = links_.find(peer);
+    // Only a link that has been up is one that both sides know.
+    if (found != links_.end() && (again || found->second->established())) {
+      found->second->set(settings);
+      continue;
+    }
+    if (found != links_.end()) drop(found);
+    make(peer, {view.epoch, 0});
   }
-  time_left_ = true;
-  timeout_ = EventLoop::Timer(loop_, timeout, [this, timeout] { time_is_over(timeout); });
-  report_if_complete();
+  timeout_ = EventLoop::Timer(context_.loop, timeout, [this, timeout] { time_is_over(timeout); });
+  on_up();
 }
 
 void Mesh::settle() {
   settled_ = true;
-  time_left_ = false;
   built_ = nullptr;
   timeout_.reset();
-  dials_.clear();
   for (auto at = links_.begin(); at != links_.end();) {
-    auto& [peer, link] = *at;
-    if (wanted_.contains(peer)) {
-      ++at;
-      continue;
-    }
-    link->close();
-    bury(std::move(link));
-    at = links_.erase(at);
+    const bool stays = wanted_.contains(at->first) && at->second->established();
+    at = stays ? std::next(at) : drop(at);
   }
 }
 
-bool Mesh::expects(const Hello& hello) const {
-  const auto wanted = wanted_.find(hello.from);
-  return !settled_ && hello.epoch == view_.epoch && wanted != wanted_.end() && !wanted->second.dials;
+void Mesh::make(PeerId peer, LinkId id) {
+  links_[peer] = std::make_unique<Link>(context_, id, wanted_.at(peer), lanes_);
 }
 
-void Mesh::add(PeerId peer, UniqueFd fd) {
-  auto& link = links_[peer];
-  if (link) {
-    link->close();
-    bury(std::move(link));
-  }
-  link = std::make_unique<Link>(loop_, owner_, peer, std::move(fd));
-  report_if_complete();
+// A link may be in the middle of a call that led here, so it goes when that has returned.
+Mesh::Links::iterator Mesh::drop(Links::iterator at) {
+  at->second->close();
+  context_.loop.defer([dead = std::shared_ptr<Link>(std::move(at->second))] {});
+  return links_.erase(at);
 }
 
-void Mesh::dial(const Wanted& wanted, EventLoop::Clock::duration delay) {
-  const PeerId peer = wanted.member.id;
-  Dial::Request request{
-      .hello = {ConnectionKind::link, view_.epoch, view_.self, peer, view_.key},
-      .host = wanted.member.host,
-      .port = wanted.member.port,
-      .retry = true,
-      .first_delay = delay,
-  };
-  Dial::Outcome outcome{
-      .connected =
-          [this, peer](UniqueFd fd) {
-            dials_.erase(peer);
-            add(peer, std::move(fd));
-          },
-      .gave_up = nullptr,
-  };
-  dials_[peer] = std::make_unique<Dial>(loop_, resolver_, std::move(request), std::move(outcome));
+Acceptor::Judgement Mesh::judge(const Hello& hello) {
+  using Judgement = Acceptor::Judgement;
+  if (!wanted_.contains(hello.from) || hello.link.epoch > view_.epoch) return Judgement::refuse;
+  Link* const link = find(hello.from);
+  if (link == nullptr) return settled_ ? Judgement::gone : Judgement::accept;
+  if (hello.link == link->id()) return link->expects(hello) ? Judgement::accept : Judgement::refuse;
+  if (hello.link < link->id()) return Judgement::gone;
+  if (!settled_) return Judgement::accept;
+  // Ops have begun, and what they said on the old link may be lost.
+  link->fail("the peer has given the link up");
+  return Judgement::gone;
+}
+
+Welcome Mesh::welcome(const Hello& hello) const {
+  const auto found = links_.find(hello.from);
+  const LinkId id = found == links_.end() ? hello.link : std::max(hello.link, found->second->id());
+  return {Welcome::Status::welcome, id, lanes_};
+}
+
+void Mesh::add(const Hello& hello, UniqueFd fd) {
+  const auto found = links_.find(hello.from);
+  if (found != links_.end() && found->second->id() < hello.link) drop(found);
+  if (!links_.contains(hello.from)) make(hello.from, hello.link);
+  links_.at(hello.from)->add(hello, std::move(fd));
 }
 
 Link* Mesh::find(PeerId peer) {
@@ -86,45 +87,55 @@ Link* Mesh::find(PeerId peer) {
   return found == links_.end() ? nullptr : found->second.get();
 }
 
-void Mesh::remove(Link& link) {
+void Mesh::on_outdated(Link& link, LinkId later) {
+  const auto found = links_.find(link.peer());
+  if (settled_ || found == links_.end() || found->second.get() != &link || later.epoch > view_.epoch) return;
+  if (!wanted_.contains(link.peer())) return;
+  drop(found);
+  make(link.peer(), later);
+}
+
+void Mesh::on_broken(Link& link) {
   const auto found = links_.find(link.peer());
   if (found == links_.end() || found->second.get() != &link) return;
-  bury(std::move(found->second));
-  links_.erase(found);
-  const auto wanted = wanted_.find(link.peer());
-  if (time_left_ && wanted != wanted_.end() && wanted->second.dials) dial(wanted->second, limits::dial_retry_delay_min);
+  const PeerId peer = link.peer();
+  const LinkId id = link.id();
+  drop(found);
+  if (!built_ || !wanted_.contains(peer)) return;
+  make(peer, {view_.epoch, id.epoch == view_.epoch ? id.attempt + 1 : 0});
 }
 
 std::vector<PeerId> Mesh::missing() const {
   std::vector<PeerId> peers;
-  for (const auto& [peer, wanted] : wanted_) {
-    if (!links_.contains(peer)) peers.push_back(peer);
+  for (const auto& [peer, settings] : wanted_) {
+    const auto found = links_.find(peer);
+    if (found == links_.end() || !found->second->established()) peers.push_back(peer);
   }
   return peers;
 }
 
-void Mesh::report_if_complete() {
-  if (!built_ || !missing().empty()) return;
+void Mesh::on_up() {
+  if (!built_) return;
+  for (const auto& [peer, settings] : wanted_) {
+    const auto found = links_.find(peer);
+    if (found == links_.end() || !found->second->up()) return;
+  }
+  timeout_.reset();
   // Later in this turn, so that build() has returned when the caller hears of it.
-  loop_.defer([built = std::exchange(built_, nullptr)] { built({}); });
+  context_.loop.defer([built = std::exchange(built_, nullptr)] { built({}); });
 }
 
 void Mesh::time_is_over(std::chrono::milliseconds timeout) {
-  time_left_ = false;
   std::vector<LinkFailure> failures;
-  for (const PeerId peer : missing()) {
-    const auto dialled = dials_.find(peer);
-    const std::string within = " (within " + std::to_string(timeout.count()) + " ms)";
-    failures.push_back({peer, dialled != dials_.end() ? dialled->second->state() + within
-                                                      : "the peer, whose turn it is to dial, didn't connect" + within});
+  for (const auto& [peer, settings] : wanted_) {
+    const auto found = links_.find(peer);
+    if (found != links_.end() && found->second->up()) continue;
+    const std::string why = found == links_.end() ? "the link is gone" : found->second->state();
+    failures.push_back({peer, why + " (within " + std::to_string(timeout.count()) + " ms)"});
+    // Whoever waits for it has been told; the next view makes it anew.
+    if (found != links_.end() && !found->second->established()) drop(found);
   }
-  dials_.clear();
   if (const Built built = std::exchange(built_, nullptr)) built(failures);
-}
-
-// A link may be in the middle of a call that led here, so it goes when that has returned.
-void Mesh::bury(std::unique_ptr<Link> link) {
-  loop_.defer([dead = std::shared_ptr<Link>(std::move(link))] {});
 }
 
 }  // namespace pccl

@@ -1,7 +1,13 @@
-// This peer's links, one per linked peer, kept over views as long as they are healthy. build() makes those that a
-// view needs: the lower rank of a pair dials, the other one waits for it.
+// This peer's links, one per linked peer, kept over views as long as they live. build() makes those that a view
+// needs.
+//
+// Both ends of a link must mean the same one, with the same counts of what came and went, so links have ids. A side
+// that has given a link up never goes back to it: it makes one with a greater id, and the other side, which sees that
+// id in a Hello, gives up its own.
 #pragma once
 
+#include <chrono>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -10,10 +16,8 @@
 
 #include "pccl/engine.h"
 #include "transport/acceptor.h"
-#include "transport/dial.h"
 #include "transport/event_loop.h"
 #include "transport/link.h"
-#include "transport/resolver.h"
 
 namespace pccl {
 
@@ -21,47 +25,43 @@ class Mesh {
  public:
   using Built = std::function<void(const std::vector<LinkFailure>&)>;
 
-  Mesh(EventLoop& loop, Resolver& resolver, Link::Owner& owner) : loop_(loop), resolver_(resolver), owner_(owner) {}
+  // `lanes`: how many each link is to have.
+  Mesh(const Link::Context& context, std::uint32_t lanes) : context_(context), lanes_(lanes) {}
 
   // `built` is called once, when every link of the view is up or the time is over, unless another build() comes
-  // first. Until settle() a link that breaks is made anew while time is left.
+  // first. Until it is called, a link that is given up is made anew.
   void build(const View& view, std::chrono::milliseconds timeout, Built built);
-  // The view is installed: links that it doesn't need are closed.
+  // The view is installed: links that it doesn't need, and those that were never up, are closed.
   void settle();
 
-  // Does the peer dial for a link of the view that is being built, as it is its turn to?
-  bool expects(const Hello& hello) const;
-  // Takes the place of a link to the same peer: that one must be dead, and its end only hasn't been seen yet.
-  void add(PeerId peer, UniqueFd fd);
+  // Of a Hello that fits a view of this peer.
+  Acceptor::Judgement judge(const Hello& hello);
+  Welcome welcome(const Hello& hello) const;
+  void add(const Hello& hello, UniqueFd fd);
 
   Link* find(PeerId peer);
-  // After Link::Owner::on_broken.
-  void remove(Link& link);
+  // What Link::Owner hears.
+  void on_up();
+  void on_outdated(Link& link, LinkId later);
+  void on_broken(Link& link);
   // Members that the view wants a link to, and there is none.
   std::vector<PeerId> missing() const;
 
  private:
-  struct Wanted {
-    Member member;
-    bool dials = false;  // this peer does
-  };
+  using Links = std::map<PeerId, std::unique_ptr<Link>>;
 
-  void dial(const Wanted& wanted, EventLoop::Clock::duration delay);
-  void report_if_complete();
+  void make(PeerId peer, LinkId id);
+  Links::iterator drop(Links::iterator at);
   void time_is_over(std::chrono::milliseconds timeout);
-  void bury(std::unique_ptr<Link> link);
 
-  EventLoop& loop_;
-  Resolver& resolver_;
-  Link::Owner& owner_;
-  std::map<PeerId, std::unique_ptr<Link>> links_;
+  const Link::Context context_;
+  const std::uint32_t lanes_;
+  Links links_;
 
   View view_;
   bool settled_ = true;
-  std::map<PeerId, Wanted> wanted_;
-  std::map<PeerId, std::unique_ptr<Dial>> dials_;
+  std::map<PeerId, Link::Settings> wanted_;
   EventLoop::Timer timeout_;
-  bool time_left_ = false;
   Built built_;
 };
 

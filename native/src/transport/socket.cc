@@ -5,12 +5,12 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <memory>
 #include <system_error>
 
-#include "base/limits.h"
 #include "pccl/engine.h"
 
 namespace pccl {
@@ -102,14 +102,14 @@ int connect_result(int fd) {
   return code;
 }
 
-void tune_data_socket(int fd) {
-  using namespace std::chrono;
+void tune_data_socket(int fd, std::chrono::milliseconds silence) {
   set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-  set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, static_cast<int>(milliseconds(limits::unacknowledged_timeout).count()));
-  // An idle link notices a host that vanished within the same time.
+  set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, static_cast<int>(silence.count()));
+  // An idle connection notices a host that vanished within about the same time; the kernel counts whole seconds.
+  const auto seconds = [&](int parts) { return std::max(1, static_cast<int>(silence.count() / 1000 / parts)); };
   set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-  set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, 4);
-  set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, 2);
+  set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds(2));
+  set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, seconds(6));
   set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
 }
 

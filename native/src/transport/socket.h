@@ -3,6 +3,7 @@
 
 #include <sys/socket.h>
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -31,8 +32,8 @@ UniqueFd start_connect(const Address& address, std::string& error);
 // What became of it, as an errno; 0: connected.
 int connect_result(int fd);
 
-// No delay for small frames, and an error instead of silence from a host that went away.
-void tune_data_socket(int fd);
+// No delay for small frames, and an error instead of silence from a host that went away for this long.
+void tune_data_socket(int fd, std::chrono::milliseconds silence);
 
 std::string errno_text(int code);
 

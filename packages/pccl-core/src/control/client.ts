@@ -19,7 +19,7 @@ import { coordinatorMessageFromWire, peerMessageToWire } from "./wire.js";
 /** Pauses between attempts to reach the coordinator. */
 const RETRY_MIN_MS = 50;
 const RETRY_MAX_MS = 500;
-/** An attempt that gets no answer for this long is given up for another one: the way there may have changed. */
+/** An attempt that gets no answer for this long is given up for another one. */
 const ATTEMPT_TIMEOUT_MS = 5_000;
 
 /** Statuses with which networks and dying servers end a stream; any other one is somebody's answer. */
@@ -51,7 +51,6 @@ type Client = InstanceType<typeof membershipService>;
 
 /** One attempt at a stream, and the stream if it succeeds. */
 interface Attempt {
-  readonly client: Client;
   readonly stream: ClientDuplexStream<WirePeerMessage, CoordinatorMessage__Output>;
   readonly timer: NodeJS.Timeout;
   connected: boolean;
@@ -61,6 +60,7 @@ export class ControlClient {
   readonly #options: ControlClientOptions;
   readonly #hooks: ControlClientHooks;
   readonly #startedAtMs = performance.now();
+  #client: Client | undefined;
   #attempt: Attempt | undefined;
   /** There has been a stream. */
   #reached = false;
@@ -81,6 +81,7 @@ export class ControlClient {
   /** Lets go of the stream there is, and tries to make another one until there is one, or the end. */
   connect(): void {
     this.#drop();
+    this.#closeClient();
     this.#retryMs = RETRY_MIN_MS;
     this.#try();
   }
@@ -101,19 +102,23 @@ export class ControlClient {
     this.#over = true;
     clearTimeout(this.#deadlineTimer);
     this.#drop();
+    this.#closeClient();
   }
 
-  /** A channel of its own for each attempt: a used one keeps pauses of its own between attempts. */
   #try(): void {
     if (this.#over) return;
-    const client = new membershipService(
-      this.#options.address,
-      credentials.createInsecure(),
-      CHANNEL_OPTIONS,
-    );
-    const stream = client.attend();
-    const timer = setTimeout(() => this.#onEnd(attempt, "no answer"), ATTEMPT_TIMEOUT_MS);
-    const attempt: Attempt = { client, stream, timer, connected: false };
+    this.#client ??= new membershipService(this.#options.address, credentials.createInsecure(), {
+      ...CHANNEL_OPTIONS,
+      "grpc.initial_reconnect_backoff_ms": RETRY_MIN_MS,
+      "grpc.max_reconnect_backoff_ms": RETRY_MAX_MS,
+    });
+    const stream = this.#client.attend();
+    const timer = setTimeout(() => {
+      // The way there may have changed, and this connection may be stuck in the old one.
+      this.#closeClient();
+      this.#onEnd(attempt, "no answer");
+    }, ATTEMPT_TIMEOUT_MS);
+    const attempt: Attempt = { stream, timer, connected: false };
     this.#attempt = attempt;
     stream.on("metadata", (headers: Metadata) => {
       if (this.#attempt !== attempt) return;
@@ -170,7 +175,15 @@ export class ControlClient {
     if (attempt === undefined) return;
     clearTimeout(attempt.timer);
     attempt.stream.cancel();
-    attempt.client.close();
+  }
+
+  /**
+   * Only for a channel that can't be used any more: one that is closed between two attempts of its own to connect
+   * goes on with them, and nobody would ever close what it gets then (grpc-js 1.14).
+   */
+  #closeClient(): void {
+    this.#client?.close();
+    this.#client = undefined;
   }
 
   #unreachable(): void {

@@ -217,15 +217,21 @@ export class StressRun {
     await world.heal();
     // What a long interruption has removed ends by itself.
     await this.#until(() => world.peers.every((peer) => peer.working || peer.ending), signal);
+    const sizeOf = (group: number): number => Math.ceil((peers - group) / groups);
     for (const group of this.#groups) {
-      const size = Math.ceil((peers - group) / groups);
-      for (const peer of world.livingOf(group).slice(size - 1)) await world.leave(peer);
-      while (world.livingOf(group).length < size) await world.join(group);
+      for (const peer of world.livingOf(group).slice(sizeOf(group) - 1)) await world.leave(peer);
     }
-    await this.#until(
-      () => world.peers.length === peers && world.peers.every(({ working }) => working),
-      signal,
-    );
+    const complete = (): boolean =>
+      world.peers.length === peers && world.peers.every(({ working }) => working);
+    while (!complete() && !this.#failed) {
+      // Also later: a peer may have been removed for a fault, and hear of it only now.
+      for (const group of this.#groups) {
+        while (world.livingOf(group).length < sizeOf(group)) await world.join(group);
+      }
+      const missing = (): boolean =>
+        this.#groups.some((group) => world.livingOf(group).length < sizeOf(group));
+      await this.#until(() => complete() || missing(), signal);
+    }
     const leaks = (): string[] => [
       ...this.#groups.flatMap((group) => peerLeaks(world.livingOf(group))),
       ...this.#watch.coordinatorLeaks(world.coordinator.pid ?? 0),

@@ -70,6 +70,27 @@ describe("allReduce between processes", () => {
     }
   });
 
+  it("spreads over several connections per peer, also when peers want different numbers of them", async () => {
+    await using cluster = await Cluster.start(2, { connect: { connectionsPerPeer: 4 } });
+    const newcomer = await cluster.newcomer({ connectionsPerPeer: 7 });
+    await cluster.all("updateTopology", {}, cluster.peers.slice(0, 2));
+    await newcomer.admitted;
+    const calls = { ops: 5, count: 1_000_003, maxInFlight: 5 };
+    const all = await cluster.all<{ digests: string[] }>("reduceAll", calls);
+    for (const { digests } of all) expect(digests).toEqual(all[0]?.digests);
+    const running = cluster.all<{ digests: string[]; worldSizes: number[] }>(
+      "reduceAll",
+      { ...calls, inPlace: true },
+      cluster.peers.slice(0, 2),
+    );
+    const doomed = newcomer.peer.call("reduceAll", { ...calls, inPlace: true }).catch(() => undefined);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    await newcomer.peer.kill();
+    await doomed;
+    const [a, b] = await running;
+    expect(a).toMatchObject({ digests: b?.digests, worldSizes: b?.worldSizes });
+  });
+
   it("is a copy in a world of one", async () => {
     await using cluster = await Cluster.start(1);
     const [result] = await cluster.all<Reduced>("reduce", { op: "avg" });

@@ -72,28 +72,83 @@ export class PeerProcess {
   }
 }
 
+export interface ClusterOptions {
+  readonly leaseMs?: number;
+  /** Group of the k-th peer; 0 without. */
+  readonly groupOf?: (index: number) => number;
+  /** Further options of every peer's connect. */
+  readonly connect?: Record<string, unknown>;
+}
+
+export interface Newcomer {
+  readonly peer: PeerProcess;
+  readonly admitted: Promise<unknown>;
+}
+
+/** A CoordinatorLog, as a logger gets it. */
+interface LogFields {
+  readonly event: string;
+  readonly reason?: string;
+}
+
+type LogListeners = Set<(fields: LogFields) => void>;
+
 export class Cluster implements AsyncDisposable {
   readonly coordinator: Coordinator;
   readonly peers: PeerProcess[] = [];
+  readonly #listeners: LogListeners;
 
-  private constructor(coordinator: Coordinator) {
+  private constructor(coordinator: Coordinator, listeners: LogListeners) {
     this.coordinator = coordinator;
+    this.#listeners = listeners;
   }
 
-  /** A coordinator and `size` admitted peers, in ring order. */
-  static async start(size: number, options: { leaseMs?: number } = {}): Promise<Cluster> {
-    const cluster = new Cluster(
-      await Coordinator.start({ listen: "127.0.0.1:0", minPeers: Math.max(1, size), ...options }),
-    );
+  /** A coordinator and `size` admitted peers, in ring order; the k-th has id k + 1. */
+  static async start(size: number, options: ClusterOptions = {}): Promise<Cluster> {
+    const { leaseMs, groupOf, connect = {} } = options;
+    const listeners: LogListeners = new Set();
+    const onLog = (fields: object): void => {
+      for (const listener of listeners) listener(fields as LogFields);
+    };
+    const coordinator = await Coordinator.start({
+      listen: "127.0.0.1:0",
+      minPeers: Math.max(1, size),
+      ...(leaseMs !== undefined && { leaseMs }),
+      logger: { info: onLog, warn: onLog },
+    });
+    const cluster = new Cluster(coordinator, listeners);
     const peers = Array.from({ length: size }, () => cluster.spawn());
     const joins: Promise<unknown>[] = [];
-    // One after the other, so that the k-th peer has id k; admission comes with the last one.
-    for (const peer of peers) {
-      joins.push(cluster.connect(peer));
+    // One after the other, for the ids' sake; admission comes with the last one.
+    for (const [index, peer] of peers.entries()) {
+      joins.push(cluster.connect(peer, { group: groupOf?.(index) ?? 0, ...connect }));
       await Promise.race([peer.pending, joins.at(-1)]);
     }
     await Promise.all(joins);
     return cluster;
+  }
+
+  /** Resolves with the coordinator's next log of this kind; `at`: called within that very step. */
+  async logged(event: string, at: () => void = () => undefined): Promise<LogFields> {
+    return await new Promise((resolve) => {
+      const listener = (fields: LogFields): void => {
+        if (fields.event !== event) return;
+        this.#listeners.delete(listener);
+        at();
+        resolve(fields);
+      };
+      this.#listeners.add(listener);
+    });
+  }
+
+  /** A process that has connected and waits for consent; `admitted` when it has it. */
+  async newcomer(options: Record<string, unknown> = {}): Promise<Newcomer> {
+    const peer = this.spawn();
+    const admitted = this.connect(peer, options);
+    // Whoever kills the newcomer need not wait for the error of its connect.
+    admitted.catch(() => undefined);
+    await peer.pending;
+    return { peer, admitted };
   }
 
   spawn(): PeerProcess {

@@ -1,0 +1,1 @@
+export { EnginelessPeer, type EnginelessPeerOptions } from "./engineless-peer.js";
