@@ -157,6 +157,10 @@ export class SimEngine {
     for (const { from, frame } of preparing.early) this.#take(from, frame);
   }
 
+  setWorld(viewEpoch: number, worldSize: number): void {
+    if (this.view !== undefined) this.view = { ...this.view, viewEpoch, worldSize };
+  }
+
   close(): void {
     this.closed = true;
     this.#plane.close(this);
@@ -263,7 +267,7 @@ export class SimEngine {
     this.#unposted.delete(key);
     if (op.state !== "not-done") return;
     this.thread.after(STALLED_AFTER_MS, () => {
-      if (op.state !== "not-done" || this.#preparing !== undefined || this.view !== view) return;
+      if (op.state !== "not-done" || this.#preparing !== undefined || this.view?.epoch !== epoch) return;
       const missing = ringNeighbours(view).filter((id) => !op.calledBy.has(id));
       if (missing.length > 0 && !this.closed) this.#hooks.onStalled(op, missing);
     });

@@ -22,6 +22,7 @@ export class Network {
   readonly #latency: Latency;
   /** How many faults block a path, by pathKey(). */
   readonly #blocked = new Map<string, number>();
+  readonly #isolated = new Set<string>();
   readonly #held = new Set<Pipe>();
   /** Called after a path was blocked or opened. */
   onPathsChanged: () => void = () => {};
@@ -43,6 +44,7 @@ export class Network {
   }
 
   isOpen(from: string, to: string): boolean {
+    if (this.#isolated.has(from) || this.#isolated.has(to)) return false;
     return this.#blocked.size === 0 || !this.#blocked.has(pathKey(from, to));
   }
 
@@ -62,6 +64,12 @@ export class Network {
     if (left > 0) this.#blocked.set(key, left);
     else this.#blocked.delete(key);
     this.wakePipes();
+    this.onPathsChanged();
+  }
+
+  /** Nothing gets to or from the host any more. */
+  isolate(host: string): void {
+    this.#isolated.add(host);
     this.onPathsChanged();
   }
 
@@ -160,6 +168,12 @@ export class Stream<A, B> {
   end(from: 0 | 1): void {
     this.#send(from, () => this.#notice(1 - from, "the other end ended it"));
     this.#ended[from] = true;
+  }
+
+  /** End `from` lets go of the connection at once; the other one is told by a reset. */
+  abandon(from: 0 | 1): void {
+    this.#ended[from] = true;
+    this.cut([from === 1, from === 0]);
   }
 
   /** Loses what is under way. Ends that notice hear of it soon, unless the news doesn't reach them. */

@@ -70,6 +70,8 @@ export class Thread {
   #blocked = false;
   #busyUntilMs = 0;
   readonly #waiting: (() => void)[] = [];
+  /** As in Node's event loop, timers that are due run before what came from outside is looked at. */
+  readonly #due: (() => void)[] = [];
 
   constructor(process: Process) {
     this.process = process;
@@ -84,7 +86,11 @@ export class Thread {
 
   /** Runs `action` on this thread after a time on the process's own clock. */
   after(delayMs: number, action: () => void): void {
-    this.process.clock.after(this.process.virtualMs(delayMs), () => this.deliver(action));
+    this.process.clock.after(this.process.virtualMs(delayMs), () => {
+      if (this.process.state === "dead") return;
+      if (this.#canRun()) this.#run(action);
+      else this.#due.push(action);
+    });
   }
 
   /** The thread is kept from its events, as by a long computation, while the process's others go on. */
@@ -99,7 +105,7 @@ export class Thread {
 
   runWaiting(): void {
     while (this.#canRun()) {
-      const next = this.#waiting.shift();
+      const next = this.#due.shift() ?? this.#waiting.shift();
       if (next === undefined) return;
       this.#run(next);
     }
