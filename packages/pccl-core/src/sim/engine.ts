@@ -299,7 +299,7 @@ export class SimEngine {
 
   #onCalled(op: SimOp, view: EngineView, from: number, descriptor: number): void {
     op.calledBy.add(from);
-    if (op.state !== "not-done") return;
+    if (op.state === "aborted") return;
     if (descriptor !== op.descriptor) return this.#abort(op, view, "ERR_PCCL_DESCRIPTOR_MISMATCH");
     if (from === atDistance(view, 1)) for (const id of op.unsent.splice(0)) this.#forward(op, view, id);
   }

@@ -77,7 +77,7 @@ export class Faults {
 
   /** Returns whether there was anything to break. */
   #apply(fault: Fault): boolean {
-    const { network, plane, coordinator, onDisturbed } = this.#around;
+    const { network, plane, coordinator } = this.#around;
     const peer = "host" in fault ? this.#around.peerAt(fault.host) : undefined;
     const process = peer?.process ?? coordinator.process;
     const hostLives = "host" in fault && (fault.host === COORDINATOR_HOST ? coordinator.isRunning : peer?.alive === true);
@@ -109,7 +109,7 @@ export class Faults {
         return true;
       case "cut-control":
         // A peer that doesn't notice finds out by its lease, which the coordinator's may precede.
-        if (!fault.noticing[0]) onDisturbed([fault.host]);
+        if (!fault.noticing[0]) this.#around.onDisturbed([fault.host]);
         return peer?.alive === true && peer.cutControl(fault.noticing);
       case "reset-lanes":
         return plane.resetLanes(...fault.pair);

@@ -207,10 +207,6 @@ export class Invariants {
     }
   }
 
-  onContradiction(reason: string): void {
-    throw new Violation("contradiction", reason);
-  }
-
   /** A session ends by itself for a reason that the peer's user can understand. */
   onEnded(peer: SimPeer, { code, message }: SessionError): void {
     switch (code) {

@@ -204,15 +204,12 @@ class World {
   #onLog(log: CoordinatorLog, holders: ReadonlySet<number>): void {
     this.#trace?.add(this.#clock.nowMs, COORDINATOR_HOST, describeFields(log).replace(/^event /, ""));
     const { generation } = this.#coordinator;
-    switch (log.event) {
-      case "contradiction":
-        throw new Violation("contradiction", log.reason);
-      case "synced":
-        return this.#invariants.onSync(generation, log.group, log.revision, holders);
-      case "removed": {
-        const peer = this.#peers.find((candidate) => candidate.generation === generation && candidate.peerId === log.peerId);
-        if (peer !== undefined) this.#invariants.onRemoved(peer, log.reason);
-      }
+    if (log.event === "contradiction") throw new Violation("contradiction", log.reason);
+    if (log.event === "synced") this.#invariants.onSync(generation, log.group, log.revision, holders);
+    if (log.event === "removed") {
+      const isRemoved = (peer: SimPeer): boolean => peer.generation === generation && peer.peerId === log.peerId;
+      const peer = this.#peers.find(isRemoved);
+      if (peer !== undefined) this.#invariants.onRemoved(peer, log.reason);
     }
   }
 
