@@ -27,6 +27,8 @@ export class Faults {
   /** Faults that go on, or are still to come at their time. */
   #unended = 0;
   #calmSinceMs = TROUBLE_MS;
+  /** Pairs of hosts that couldn't link directly. */
+  readonly #severed: { readonly pair: readonly [string, string]; readonly untilMs: number }[] = [];
 
   constructor(planned: readonly PlannedFault[], around: FaultSurroundings) {
     this.#planned = planned;
@@ -52,6 +54,11 @@ export class Faults {
     clock.at(TROUBLE_MS, () => {
       this.#waiting = [];
     });
+  }
+
+  /** Whether something kept these two from linking directly in the time since `sinceMs`. */
+  wereSevered(a: string, b: string, sinceMs: number): boolean {
+    return this.#severed.some(({ pair, untilMs }) => untilMs >= sinceMs && pair.includes(a) && pair.includes(b));
   }
 
   onTaken(host: string, kind: string): void {
@@ -118,6 +125,8 @@ export class Faults {
         const ways = fault.bothWays ? [[a, b] as const, [b, a] as const] : [[a, b] as const];
         for (const way of ways) plane.refuseDials(...way);
         plane.resetLanes(a, b);
+        // Dials from the other side are enough.
+        if (fault.bothWays) this.#sever([fault.pair], fault.forMs);
         this.#after(fault.forMs, () => {
           for (const way of ways) plane.acceptDials(...way);
         });
@@ -128,6 +137,7 @@ export class Faults {
           fault.to.flatMap((to) => (fault.bothWays ? [[from, to] as const, [to, from] as const] : [[from, to] as const])),
         );
         for (const path of paths) network.block(...path);
+        this.#sever(paths, fault.forMs);
         const hosts = fault.to.includes(COORDINATOR_HOST) ? fault.from : [];
         this.#disturb(fault.forMs, hosts, () => {
           for (const path of paths) network.unblock(...path);
@@ -140,6 +150,11 @@ export class Faults {
         this.#disturb(fault.downMs, [COORDINATOR_HOST], () => coordinator.restart());
         return true;
     }
+  }
+
+  #sever(pairs: readonly (readonly [string, string])[], forMs: number): void {
+    const { nowMs } = this.#around.network.clock;
+    for (const pair of pairs) this.#severed.push({ pair, untilMs: nowMs + forMs });
   }
 
   /** A fault that keeps hosts from hearing each other until it ends. */

@@ -60,9 +60,11 @@ export interface Facts {
   readonly misfits: boolean;
   readonly withdraws: boolean;
   /** A peer that can be heard and isn't: since when nothing has kept it and the coordinator from hearing each other. */
-  undisturbedMs(peer: SimPeer): number;
+  readonly undisturbedMs: (peer: SimPeer) => number;
+  /** There is a member of its group that it couldn't be linked with lately, not even by a relay. */
+  readonly isCutOff: (peer: SimPeer) => boolean;
   /** No coordinator could be reached for the time that a peer tries, or none that knows it. */
-  lostCoordinator(peer: SimPeer): boolean;
+  readonly lostCoordinator: (peer: SimPeer) => boolean;
   /** The longest that a peer may be kept from hearing by delays alone. */
   readonly patienceMs: number;
 }
@@ -191,7 +193,7 @@ export class Invariants {
     const codes = outcome.kind === "error" ? [outcome.code] : outcome.kind === "reduced" ? outcome.results.values() : [];
     for (const code of codes) {
       const unfounded =
-        (code === "ERR_PCCL_CALL_MISMATCH" && !this.#facts.deviates) ||
+        (code === "ERR_PCCL_CALL_MISMATCH" && !this.#facts.deviates && !this.#facts.withdraws) ||
         (code === "ERR_PCCL_DESCRIPTOR_MISMATCH" && !this.#facts.misfits) ||
         (code === "ERR_PCCL_CANCELLED" && !this.#facts.withdraws);
       if (unfounded) throw new Violation("I4", `${peer.host} gets ${code}, and nobody gave a reason`);
@@ -202,7 +204,8 @@ export class Invariants {
 
   /** I8: nobody is removed who lives and could be heard. */
   onRemoved(peer: SimPeer, reason: string): void {
-    if (peer.alive && this.#facts.undisturbedMs(peer) > this.#facts.patienceMs) {
+    const { undisturbedMs, patienceMs, isCutOff } = this.#facts;
+    if (peer.alive && peer.result === undefined && undisturbedMs(peer) > patienceMs && !isCutOff(peer)) {
       throw new Violation("I8", `${peer.host} lives and can be heard, but is removed: ${reason}`);
     }
   }

@@ -11,9 +11,12 @@ export interface Entry {
   readonly nowMs: number;
 }
 
-/** Nobody waits for what a heartbeat or an event without effects changes: its record goes with the next one. */
+/**
+ * Nobody waits for what a heartbeat or an event without effects changes: its record goes with the next one. Other
+ * messages are acknowledged by whatever is sent next, so they have to be on disk even if nothing follows from them.
+ */
 export function asksForSync({ event }: Entry, effects: number): boolean {
-  return effects > 0 && !(event.kind === "message" && event.message.kind === "heartbeat");
+  return event.kind === "message" ? event.message.kind !== "heartbeat" : effects > 0;
 }
 
 export class Journal<Effect> {

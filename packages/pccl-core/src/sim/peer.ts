@@ -223,7 +223,7 @@ export class SimPeer {
     );
     this.#stream = stream;
     acceptor.attend(stream);
-    if (this.generation < 0) this.generation = coordinator.generation;
+    if (this.peerId === 0) this.generation = coordinator.generation;
     this.#onEvent({ kind: "connected" });
   }
 

@@ -2,6 +2,7 @@
  * Runs a scenario: the coordinator and session machines that ship, in a world of modelled processes, networks and
  * disks. The same scenario gives the same run on every machine; a run that breaks a rule ends there.
  */
+import { PREPARE_ATTEMPTS_MAX, PREPARE_TIMEOUT_MS } from "../base/limits.js";
 import type { CoordinatorLog } from "../membership/state.js";
 import { Clock } from "./clock.js";
 import { COORDINATOR_HOST, type ProbeResult, SimCoordinator } from "./coordinator.js";
@@ -231,7 +232,21 @@ class World {
       );
       return hears ? this.#clock.nowMs - sinceMs : 0;
     };
+    const isCutOff = (peer: SimPeer): boolean => {
+      const sinceMs = this.#clock.nowMs - (PREPARE_ATTEMPTS_MAX + 1) * PREPARE_TIMEOUT_MS - leaseMs;
+      const severed = (a: SimPeer, b: SimPeer): boolean => this.#faults.wereSevered(a.host, b.host, sinceMs);
+      const isSteady = ({ host, alive }: SimPeer): boolean => alive && (this.#disturbedAtMs.get(host) ?? -1) < sinceMs;
+      const others = this.#peers.filter(({ group, host }) => group === peer.group && host !== peer.host);
+      return others.some(
+        (other) =>
+          severed(peer, other) &&
+          !others.some(
+            (third) => third !== other && isSteady(third) && !severed(peer, third) && !severed(third, other),
+          ),
+      );
+    };
     return {
+      isCutOff,
       deviates: has("deviate"),
       misfits: has("misfit"),
       withdraws: has("withdraw"),
