@@ -278,12 +278,7 @@ export class SimEngine {
     if (view === undefined || !belongsTo(frame, view)) return;
     const key = opKey(frame.tag, frame.seq);
     const op = this.#ops.get(key);
-    if (op === undefined) {
-      const waiting = this.#unposted.get(key);
-      if (waiting === undefined) this.#unposted.set(key, [{ from, frame }]);
-      else waiting.push({ from, frame });
-      return;
-    }
+    if (op === undefined) return this.#keep(view, key, from, frame);
     switch (frame.kind) {
       case "called":
         return this.#onCalled(op, view, from, frame.descriptor);
@@ -295,6 +290,24 @@ export class SimEngine {
       case "abort":
         return this.#abort(op, view, frame.code);
     }
+  }
+
+  /** What comes for an op that isn't called here yet waits for the call. */
+  #keep(view: EngineView, key: string, from: number, frame: Frame): void {
+    const known = this.#unposted.get(key) ?? [];
+    if (known.some((kept) => kept.frame.kind === "abort")) return;
+    if (frame.kind === "abort") {
+      for (const id of linkedPeersOf(view)) this.#send(view, id, frame);
+      const called = this.#seqs.get(frame.tag) ?? 0;
+      if (called > frame.seq) return;
+      if (frame.code === "ERR_PCCL_CALL_MISMATCH") {
+        // This peer hears of the mismatch from the call that it waits in; its next op is the others' next one.
+        this.#seqs.set(frame.tag, frame.seq + 1);
+        this.#unposted.delete(key);
+        return;
+      }
+    }
+    this.#unposted.set(key, [...known, { from, frame }]);
   }
 
   #onCalled(op: SimOp, view: EngineView, from: number, descriptor: number): void {
