@@ -295,11 +295,10 @@ export class SimEngine {
   /** What comes for an op that isn't called here yet waits for the call. */
   #keep(view: EngineView, key: string, from: number, frame: Frame): void {
     const known = this.#unposted.get(key) ?? [];
-    if (known.some((kept) => kept.frame.kind === "abort")) return;
+    const isOver = (this.#seqs.get(frame.tag) ?? 0) > frame.seq || known.some((kept) => kept.frame.kind === "abort");
+    if (isOver) return;
     if (frame.kind === "abort") {
       for (const id of linkedPeersOf(view)) this.#send(view, id, frame);
-      const called = this.#seqs.get(frame.tag) ?? 0;
-      if (called > frame.seq) return;
       if (frame.code === "ERR_PCCL_CALL_MISMATCH") {
         // This peer hears of the mismatch from the call that it waits in; its next op is the others' next one.
         this.#seqs.set(frame.tag, frame.seq + 1);

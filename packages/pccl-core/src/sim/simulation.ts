@@ -19,6 +19,8 @@ import { describeFields, Trace, type TraceLine } from "./trace.js";
 const CALM_CALL_MS_MAX = 60_000;
 /** And everything within this one. */
 const CALM_MS_MAX = 900_000;
+/** A hundred times what a long run has. */
+const EVENTS_MAX = 1_000_000;
 const PROBE_MS_MAX = 1_000;
 
 export interface RunResult {
@@ -92,7 +94,10 @@ class World {
     try {
       for (const peer of this.#scenario.peers) this.#clock.at(peer.joinsAtMs, () => this.#join(peer));
       this.#faults.begin();
-      while (!this.#isOver() && this.#clock.advance()) this.#checkTime();
+      for (let events = 0; !this.#isOver() && this.#clock.advance(); events++) {
+        this.#checkTime();
+        if (events === EVENTS_MAX) throw new Violation("I5", "the run doesn't end");
+      }
       this.#checkEnd();
     } catch (error) {
       if (error instanceof Violation) violation = { rule: error.rule, message: error.message };
