@@ -82,7 +82,10 @@ export class SimCoordinator {
   }
 
   /** The acceptor's end of a stream from `host`; `attend` gives it the stream. */
-  listen(host: string): { readonly end: StreamEnd<Envelope<PeerMessage>>; attend(stream: ControlStream): void } {
+  listen(host: string): {
+    readonly end: StreamEnd<Envelope<PeerMessage>>;
+    attend(stream: ControlStream): void;
+  } {
     const connection = this.#nextConnection++;
     return {
       end: {

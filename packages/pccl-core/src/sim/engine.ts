@@ -107,7 +107,8 @@ export class SimEngine {
     const op = this.#ops.get(opKey(tag, seq));
     const { view } = this;
     if (this.#preparing !== undefined || view?.epoch !== epoch) return false;
-    if (op?.state !== "not-done" || op.calledBy.has(peerId) || !ringNeighbours(view).includes(peerId)) return false;
+    if (op?.state !== "not-done" || op.calledBy.has(peerId) || !ringNeighbours(view).includes(peerId))
+      return false;
     this.#abort(op, view, "ERR_PCCL_CALL_MISMATCH");
     return true;
   }
@@ -221,7 +222,11 @@ export class SimEngine {
 
   #hasLink(view: EngineView, id: number): boolean {
     const via = viaOf(view, id);
-    return this.#plane.isUp(this, this.#engine(view, id), via === undefined ? undefined : this.#engine(view, via));
+    return this.#plane.isUp(
+      this,
+      this.#engine(view, id),
+      via === undefined ? undefined : this.#engine(view, via),
+    );
   }
 
   #engine(view: EngineView, id: number): SimEngine | undefined {
@@ -261,7 +266,8 @@ export class SimEngine {
     const key = opKey(tag, seq);
     this.#ops.set(key, op);
     this.#hooks.onCalled(op);
-    for (const id of ringNeighbours(view)) this.#send(view, id, { kind: "called", epoch, tag, seq, descriptor });
+    for (const id of ringNeighbours(view))
+      this.#send(view, id, { kind: "called", epoch, tag, seq, descriptor });
     this.#contribute(op, view, view.peerId, value, epoch);
     for (const { from, frame } of this.#unposted.get(key) ?? []) this.#take(from, frame);
     this.#unposted.delete(key);
@@ -295,7 +301,8 @@ export class SimEngine {
   /** What comes for an op that isn't called here yet waits for the call. */
   #keep(view: EngineView, key: string, from: number, frame: Frame): void {
     const known = this.#unposted.get(key) ?? [];
-    const isOver = (this.#seqs.get(frame.tag) ?? 0) > frame.seq || known.some((kept) => kept.frame.kind === "abort");
+    const isOver =
+      (this.#seqs.get(frame.tag) ?? 0) > frame.seq || known.some((kept) => kept.frame.kind === "abort");
     if (isOver) return;
     if (frame.kind === "abort") {
       for (const id of linkedPeersOf(view)) this.#send(view, id, frame);
@@ -357,7 +364,12 @@ export class SimEngine {
     this.#settle(op, "aborted", view, code);
   }
 
-  #settle(op: SimOp, state: "committed" | "aborted", view: EngineView, code: PcclErrorCode | undefined): void {
+  #settle(
+    op: SimOp,
+    state: "committed" | "aborted",
+    view: EngineView,
+    code: PcclErrorCode | undefined,
+  ): void {
     op.state = state;
     op.code = code;
     this.#hooks.onSettled(op, view);
@@ -401,4 +413,3 @@ function linkedPeersOf(view: EngineView): number[] {
 function viaOf(view: EngineView, peerId: number): number | undefined {
   return view.ring.find((member) => member.peerId === peerId)?.via;
 }
-

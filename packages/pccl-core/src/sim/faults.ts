@@ -58,7 +58,9 @@ export class Faults {
 
   /** Whether something kept these two from linking directly in the time since `sinceMs`. */
   wereSevered(a: string, b: string, sinceMs: number): boolean {
-    return this.#severed.some(({ pair, untilMs }) => untilMs >= sinceMs && pair.includes(a) && pair.includes(b));
+    return this.#severed.some(
+      ({ pair, untilMs }) => untilMs >= sinceMs && pair.includes(a) && pair.includes(b),
+    );
   }
 
   onTaken(host: string, kind: string): void {
@@ -71,7 +73,11 @@ export class Faults {
     const now = this.#waiting.filter(isNow);
     if (now.length === 0) return;
     this.#waiting = this.#waiting.filter((planned) => !isNow(planned));
-    for (const { fault } of now) this.#happen(fault);
+    for (const { when, fault } of now) {
+      const afterMs = "afterMs" in when ? when.afterMs : 0;
+      if (afterMs === 0) this.#happen(fault);
+      else this.#after(afterMs, () => this.#happen(fault));
+    }
   }
 
   #happen(fault: Fault): void {
@@ -87,7 +93,8 @@ export class Faults {
     const { network, plane, coordinator } = this.#around;
     const peer = "host" in fault ? this.#around.peerAt(fault.host) : undefined;
     const process = peer?.process ?? coordinator.process;
-    const hostLives = "host" in fault && (fault.host === COORDINATOR_HOST ? coordinator.isRunning : peer?.alive === true);
+    const hostLives =
+      "host" in fault && (fault.host === COORDINATOR_HOST ? coordinator.isRunning : peer?.alive === true);
     switch (fault.kind) {
       case "crash":
       case "leave":
@@ -134,7 +141,9 @@ export class Faults {
       }
       case "partition": {
         const paths = fault.from.flatMap((from) =>
-          fault.to.flatMap((to) => (fault.bothWays ? [[from, to] as const, [to, from] as const] : [[from, to] as const])),
+          fault.to.flatMap((to) =>
+            fault.bothWays ? [[from, to] as const, [to, from] as const] : [[from, to] as const],
+          ),
         );
         for (const path of paths) network.block(...path);
         this.#sever(paths, fault.forMs);

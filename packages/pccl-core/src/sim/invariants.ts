@@ -94,7 +94,10 @@ export class Invariants {
     const known = this.#op(peer, op);
     const sum = [...op.contributions.values()].reduce((total, { value }) => (total + value) | 0, 0);
     if (known.settled !== undefined && known.settled.state !== op.state) {
-      throw new Violation("I1", `${name}: ${known.settled.by} ${known.settled.state} it, ${peer.host} ${op.state} it`);
+      throw new Violation(
+        "I1",
+        `${name}: ${known.settled.by} ${known.settled.state} it, ${peer.host} ${op.state} it`,
+      );
     }
     if (op.state === "committed") {
       this.counts.commits++;
@@ -104,10 +107,16 @@ export class Invariants {
         throw new Violation("I3", `${name}: ${peer.host} took bytes of ring ${late[0]?.[1].epoch}`);
       }
       if (op.contributions.size !== ring.length || ring.some((id) => !op.contributions.has(id))) {
-        throw new Violation("I3", `${name}: ${[...op.contributions.keys()].join()} is not the ring ${ring.join()}`);
+        throw new Violation(
+          "I3",
+          `${name}: ${[...op.contributions.keys()].join()} is not the ring ${ring.join()}`,
+        );
       }
       if (known.settled !== undefined && known.settled.sum !== sum) {
-        throw new Violation("I2", `${name} is ${known.settled.sum} on ${known.settled.by}, ${sum} on ${peer.host}`);
+        throw new Violation(
+          "I2",
+          `${name} is ${known.settled.sum} on ${known.settled.by}, ${sum} on ${peer.host}`,
+        );
       }
       if (known.descriptors.size > 1) {
         throw new Violation("I4", `${name}: its members called it with different descriptors`);
@@ -127,14 +136,16 @@ export class Invariants {
     const name = `${peer.generation}, group ${peer.group} in epoch ${viewEpoch}`;
     const text = `ring ${epoch} = [${ring.map((member) => member.peerId).join()}] of ${worldSize}`;
     const known = this.#views.get(name);
-    if (known !== undefined && known !== text) throw new Violation("views", `${name} is ${known} and ${text}`);
+    if (known !== undefined && known !== text)
+      throw new Violation("views", `${name} is ${known} and ${text}`);
     this.#views.set(name, text);
   }
 
   /** I6: newcomers come in by a call of every admitted peer, or into an empty world. */
   onGrowth(peer: SimPeer): void {
     this.counts.growths++;
-    if (!peer.consents) throw new Violation("I6", `newcomers are admitted without the consent of ${peer.host}`);
+    if (!peer.consents)
+      throw new Violation("I6", `newcomers are admitted without the consent of ${peer.host}`);
     peer.consents = false;
   }
 
@@ -172,7 +183,10 @@ export class Invariants {
     if (round === undefined || revision !== round.revision + 1) return;
     round.next ??= content;
     if (round.next !== content) {
-      throw new Violation("I2", `the step to revision ${revision} gave ${round.next}, but ${content} on ${peer.host}`);
+      throw new Violation(
+        "I2",
+        `the step to revision ${revision} gave ${round.next}, but ${content} on ${peer.host}`,
+      );
     }
   }
 
@@ -185,12 +199,14 @@ export class Invariants {
     this.counts.resends++;
     if (known === message) return;
     const [before, now] = [describeMessage(known), describeMessage(message)];
-    if (before !== now) throw new Violation("messages", `number ${seq} to peer ${peerId} was ${before}, is ${now}`);
+    if (before !== now)
+      throw new Violation("messages", `number ${seq} to peer ${peerId} was ${before}, is ${now}`);
   }
 
   /** I4, and errors come to those alone who gave a reason for them. */
   onOutcome(peer: SimPeer, outcome: Outcome): void {
-    const codes = outcome.kind === "error" ? [outcome.code] : outcome.kind === "reduced" ? outcome.results.values() : [];
+    const codes =
+      outcome.kind === "error" ? [outcome.code] : outcome.kind === "reduced" ? outcome.results.values() : [];
     for (const code of codes) {
       const unfounded =
         (code === "ERR_PCCL_CALL_MISMATCH" && !this.#facts.deviates && !this.#facts.withdraws) ||
@@ -216,13 +232,16 @@ export class Invariants {
       case "ERR_PCCL_REMOVED":
       case "ERR_PCCL_COORDINATOR_UNREACHABLE":
         return;
+      case "ERR_PCCL_TIMEOUT":
+        // Its registration got stuck on the way.
+        if (peer.peerId === 0) return;
+        break;
       case "ERR_PCCL_COORDINATOR_LOST":
         if (peer.peerId === 0 || this.#facts.lostCoordinator(peer)) return;
         throw new Violation("I8", `${peer.host} has lost a coordinator that it could reach: ${message}`);
-      default:
-        // No fault of the network or of a process makes either side break the protocol.
-        throw new Violation("protocol", `${peer.host} ends with ${code}: ${message}`);
     }
+    // No fault of the network or of a process makes either side break the protocol.
+    throw new Violation("protocol", `${peer.host} ends with ${code}: ${message}`);
   }
 
   #op(peer: SimPeer, op: SimOp): KnownOp {

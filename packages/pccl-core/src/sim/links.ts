@@ -63,7 +63,8 @@ export class DataPlane {
     const other = this.#engines.get(name);
     const via = viaName === undefined ? undefined : this.#engines.get(viaName);
     const relayed = viaName === undefined || via !== undefined;
-    const ready = other !== undefined && relayed && other.prepares(epoch) && this.#canDial(engine, other, via);
+    const ready =
+      other !== undefined && relayed && other.prepares(epoch) && this.#canDial(engine, other, via);
     const again = ready ? this.network.delayMs(this.#random) : this.#random.between(DIAL_MS_MIN, DIAL_MS_MAX);
     this.network.clock.after(again, () => {
       if (!ready || !engine.awaits(name, epoch)) return this.build(engine, name, viaName, epoch);
@@ -119,7 +120,8 @@ export class DataPlane {
       for (const [index, end] of link.ends.entries()) {
         if (!end.up) continue;
         const other = link.ends[1 - index] as LinkEnd;
-        const quiet = !other.up || other.engine.process.state !== "running" || !this.#carries(link, other, end);
+        const quiet =
+          !other.up || other.engine.process.state !== "running" || !this.#carries(link, other, end);
         if (!quiet) end.silence = undefined;
         else if (end.silence === undefined) this.#watch(link, end);
       }

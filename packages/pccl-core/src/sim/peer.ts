@@ -307,7 +307,9 @@ export class SimPeer {
       case "reply": {
         const reply = this.#replies.get(notice.id);
         this.#replies.delete(notice.id);
-        this.#onMain(() => reply?.("error" in notice ? { code: notice.error.code } : { value: notice.value }));
+        this.#onMain(() =>
+          reply?.("error" in notice ? { code: notice.error.code } : { value: notice.value }),
+        );
       }
     }
   }
@@ -387,7 +389,8 @@ export class SimPeer {
     this.#request({ kind: "sync-offer", revision, strategy, entries }, withdrawAfterMs, (value) => {
       const plan = value as SyncPlanReply;
       const fetch = plan.fetches[0];
-      if (fetch === undefined || plan.source === undefined) return this.#syncDone(true, content, withdrawAfterMs);
+      if (fetch === undefined || plan.source === undefined)
+        return this.#syncDone(true, content, withdrawAfterMs);
       const { host } = plan.source.endpoint;
       const fetching = { over: false };
       this.#fetching = fetching;
@@ -415,7 +418,8 @@ export class SimPeer {
       const source = this.#around.peerAt(host);
       const gone = source === undefined || source.process.state === "dead" || source.engine.closed;
       if (gone || this.process.nowMs > untilMs) return onEnd(undefined);
-      if (network.isOpenBothWays(this.host, host) && source.process.state === "running") return onEnd(source.#exported);
+      if (network.isOpenBothWays(this.host, host) && source.process.state === "running")
+        return onEnd(source.#exported);
       this.#fetch(host, untilMs, onEnd);
     });
   }
@@ -429,7 +433,11 @@ export class SimPeer {
     });
   }
 
-  #request(request: RequestBody, withdrawAfterMs: number | undefined, onValue: (value: unknown) => void): void {
+  #request(
+    request: RequestBody,
+    withdrawAfterMs: number | undefined,
+    onValue: (value: unknown) => void,
+  ): void {
     const id = this.#nextRequest++;
     this.#replies.set(id, (reply) => {
       if ("code" in reply) this.#advance({ kind: "error", code: reply.code });
@@ -469,12 +477,14 @@ export class SimPeer {
   #engineHooks(): EngineHooks {
     const { invariants } = this.#around;
     return {
-      onPrepared: (epoch, failures) => this.#onEvent({ kind: "prepared", epoch, failures, ops: this.#frozenOps }),
+      onPrepared: (epoch, failures) =>
+        this.#onEvent({ kind: "prepared", epoch, failures, ops: this.#frozenOps }),
       onLinkLost: (epoch, peerId, reason) => {
         this.trace(`lost the link to ${peerId} in ring ${epoch}: ${reason}`);
         this.#onEvent({ kind: "link-lost", epoch, peerId, reason });
       },
-      onStalled: ({ epoch, tag, seq }, missing) => this.#onEvent({ kind: "stalled", epoch, tag, seq, missing }),
+      onStalled: ({ epoch, tag, seq }, missing) =>
+        this.#onEvent({ kind: "stalled", epoch, tag, seq, missing }),
       onCalled: (op) => invariants.onOpCalled(this, op),
       onSettled: (op: SimOp, view: EngineView) => {
         const { epoch, tag, seq, state, code } = op;
@@ -485,7 +495,6 @@ export class SimPeer {
     };
   }
 }
-
 
 function contentHash(content: number): string {
   return (content >>> 0).toString(16).padStart(32, "0");

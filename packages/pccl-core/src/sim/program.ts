@@ -87,10 +87,7 @@ function* deviate(deviation: Deviation | undefined, state: State): Generator<Cal
   throw new Error(`${deviation} ended with ${outcome.code}`);
 }
 
-function* letPendingPeersIn(
-  deviation: Deviation | undefined,
-  state: State,
-): Generator<Call, void, Outcome> {
+function* letPendingPeersIn(deviation: Deviation | undefined, state: State): Generator<Call, void, Outcome> {
   if (yield* deviate(deviation, state)) return;
   if (yield* vote("has-pending-peers")) yield* vote("update-topology");
 }
@@ -124,9 +121,7 @@ function* syncUntilDone({ revision, content }: State, rank: () => number): Gener
  */
 function* reduce({ revision, content }: State, random: Random): Generator<Call, number | undefined, Outcome> {
   const sums = new Map<bigint, number>();
-  let ops = [1n, 2n, 3n]
-    .slice(0, 1 + (revision % 3))
-    .map((tag) => ({ tag, value: random.below(1_000_000) }));
+  let ops = [1n, 2n, 3n].slice(0, 1 + (revision % 3)).map((tag) => ({ tag, value: random.below(1_000_000) }));
   while (ops.length > 0) {
     const outcome = yield { kind: "all-reduce", ops };
     if (outcome.kind !== "reduced") throw new Error(`all-reduce ended with ${JSON.stringify(outcome)}`);

@@ -8,8 +8,10 @@ import type { ClockError } from "./process.js";
 import type { Deviation } from "./program.js";
 import { Random } from "./random.js";
 
-/** A time, or the moment in which a process takes a message of a kind for the nth time. */
-export type Moment = { readonly atMs: number } | { readonly host: string; readonly takes: string; readonly nth: number };
+/** A time, or one some time after a process took a message of a kind for the nth time. */
+export type Moment =
+  | { readonly atMs: number }
+  | { readonly host: string; readonly takes: string; readonly nth: number; readonly afterMs: number };
 
 /** Which ends of a stream hear that it was cut: the peer's, the coordinator's. */
 type Noticing = readonly [peer: boolean, coordinator: boolean];
@@ -89,17 +91,25 @@ export function drawScenario(seed: number): Scenario {
       : { offsetMs: random.between(-1e6, 1e9), rate: 1 + random.between(-0.01, 0.01) };
   const first = 2 + random.below(random.chance(0.2) ? 9 : 5);
   const later = random.below(4);
-  const peers = Array.from({ length: first + later }, (_, index): PlannedPeer => ({
-    host: `h${index}`,
-    group: random.below(groups),
-    joinsAtMs: index < first ? random.between(0, 500) : random.between(500, TROUBLE_MS),
-    clock: clock(),
-  }));
+  const peers = Array.from(
+    { length: first + later },
+    (_, index): PlannedPeer => ({
+      host: `h${index}`,
+      group: random.below(groups),
+      joinsAtMs: index < first ? random.between(0, 500) : random.between(500, TROUBLE_MS),
+      clock: clock(),
+    }),
+  );
   const hosts = peers.map((peer) => peer.host);
-  const faults = Array.from({ length: random.below(7) }, (): PlannedFault => {
+  const faults: PlannedFault[] = [];
+  for (let left = random.below(7); left > 0; left--) {
     const fault = drawFault(random, hosts, leaseMs);
-    return { when: drawMoment(random, fault), fault };
-  });
+    const previous = faults.at(-1)?.when;
+    // Troubles like company.
+    const when =
+      previous !== undefined && random.chance(0.3) ? soonAfter(random, previous) : drawMoment(random, fault);
+    faults.push({ when, fault });
+  }
   return {
     seed,
     leaseMs,
@@ -116,20 +126,48 @@ export function drawScenario(seed: number): Scenario {
 }
 
 function drawMoment(random: Random, fault: Fault): Moment {
-  if (random.chance(0.6)) return { atMs: random.between(100, TROUBLE_MS) };
-  const host = "host" in fault ? fault.host : "pair" in fault ? fault.pair[0] : COORDINATOR_HOST;
+  if (random.chance(0.5)) return { atMs: random.between(100, TROUBLE_MS) };
+  const victim = "host" in fault ? fault.host : "pair" in fault ? fault.pair[0] : COORDINATOR_HOST;
+  const host = random.chance(0.4) ? COORDINATOR_HOST : victim;
   const takes = random.pick(host === COORDINATOR_HOST ? COORDINATOR_TAKES : PEER_TAKES) as string;
-  return { host, takes, nth: 1 + random.below(5) };
+  // What one peer takes twice the coordinator takes from all of them.
+  const nth = 1 + random.below(host === COORDINATOR_HOST ? 20 : 5);
+  return { host, takes, nth, afterMs: random.chance(0.4) ? 0 : random.between(0, 50) };
 }
 
-const PEER_TAKES = ["registered", "attached", "prepare", "install", "sync-plan", "sync-complete", "topology-answer"];
-const COORDINATOR_TAKES = ["register", "attach", "ready", "topology-vote", "pending-vote", "sync-offer", "sync-done"];
+function soonAfter(random: Random, moment: Moment): Moment {
+  const laterMs = random.between(0, random.chance(0.5) ? 20 : 400);
+  return "atMs" in moment
+    ? { atMs: moment.atMs + laterMs }
+    : { ...moment, afterMs: moment.afterMs + laterMs };
+}
+
+const PEER_TAKES = [
+  "registered",
+  "attached",
+  "prepare",
+  "install",
+  "sync-plan",
+  "sync-complete",
+  "topology-answer",
+];
+const COORDINATOR_TAKES = [
+  "register",
+  "attach",
+  "ready",
+  "topology-vote",
+  "pending-vote",
+  "sync-offer",
+  "sync-done",
+];
 
 function drawFault(random: Random, hosts: readonly string[], leaseMs: number): Fault {
   const host = random.pick(hosts) as string;
   const other = random.pick(hosts.filter((candidate) => candidate !== host)) as string;
   const anybody = random.chance(0.2) ? COORDINATOR_HOST : host;
-  const forMs = random.chance(0.5) ? random.between(50, leaseMs / 2) : random.between(leaseMs / 2, 3 * leaseMs);
+  const forMs = random.chance(0.5)
+    ? random.between(50, leaseMs / 2)
+    : random.between(leaseMs / 2, 3 * leaseMs);
   const kinds: (() => Fault)[] = [
     () => ({ kind: "crash", host }),
     () => ({ kind: "crash", host }),

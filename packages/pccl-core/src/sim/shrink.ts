@@ -34,7 +34,11 @@ export function shrink(scenario: Scenario, runsMax = 2_000): Shrunk | undefined 
   };
   /** Takes items out of one list of the scenario. */
   const reduce = <K extends "faults" | "quirks" | "peers">(name: K): void => {
-    for (let size = Math.ceil(best[name].length / 2); size >= 1; size = size === 1 ? 0 : Math.ceil(size / 2)) {
+    for (
+      let size = Math.ceil(best[name].length / 2);
+      size >= 1;
+      size = size === 1 ? 0 : Math.ceil(size / 2)
+    ) {
       for (let at = 0; at < best[name].length; ) {
         const rest = best[name].filter((_, index) => index < at || index >= at + size);
         if (!breaks({ ...best, [name]: rest })) at += size;
@@ -66,7 +70,9 @@ function simplifications(scenario: Scenario): Partial<Scenario>[] {
     { coordinatorClock: EXACT },
     withPeers({ group: 0 }),
     withPeers({ clock: EXACT }),
-  ].filter((simpler) => Object.entries(simpler).some(([key, value]) => !isSame(scenario[key as keyof Scenario], value)));
+  ].filter((simpler) =>
+    Object.entries(simpler).some(([key, value]) => !isSame(scenario[key as keyof Scenario], value)),
+  );
 }
 
 function isSame(a: unknown, b: unknown): boolean {

@@ -26,7 +26,7 @@ const PROBE_MS_MAX = 1_000;
 export interface RunResult {
   readonly seed: number;
   readonly virtualMs: number;
-  /** How each peer's program ended: done, left, an error's code, or what became of its process. */
+  /** How each peer's program ended: done, left, dead, an error's code; or waiting for others to begin a world with. */
   readonly results: readonly string[];
   readonly faults: Readonly<Record<string, number>>;
   readonly counts: Readonly<Counts>;
@@ -109,7 +109,7 @@ class World {
     return {
       seed: this.#scenario.seed,
       virtualMs: this.#clock.nowMs,
-      results: this.#peers.map((peer) => peer.result ?? peer.process.state),
+      results: this.#peers.map((peer) => peer.result ?? (peer.alive ? "waiting" : "dead")),
       faults: this.#faults.counts,
       counts: this.#invariants.counts,
       violation,
@@ -128,7 +128,11 @@ class World {
   /** A peer that waits for others because too few have come together for a world doesn't wait in a call. */
   #waitsForWorld(peer: SimPeer): boolean {
     const { state } = this.#coordinator;
-    return peer.session.phase === "pending" && state.total.members === 0 && state.peers.size < this.#scenario.minPeers;
+    return (
+      peer.session.phase === "pending" &&
+      state.total.members === 0 &&
+      state.peers.size < this.#scenario.minPeers
+    );
   }
 
   /** I5: once nothing goes wrong any more, every call ends, and the whole run does. */
@@ -150,7 +154,10 @@ class World {
   #checkEnd(): void {
     const waiting = this.#peers.find((peer) => peer.alive && !this.#waitsForWorld(peer));
     if (waiting !== undefined) {
-      throw new Violation("I5", `${waiting.host} (${waiting.session.phase}) waits in ${waiting.call?.kind ?? "nothing"} for ever`);
+      throw new Violation(
+        "I5",
+        `${waiting.host} (${waiting.session.phase}) waits in ${waiting.call?.kind ?? "nothing"} for ever`,
+      );
     }
   }
 
@@ -182,8 +189,12 @@ class World {
   #behaviourOf(host: string): Behaviour {
     const quirks = this.#scenario.quirks.filter((quirk) => quirk.host === host);
     return {
-      deviations: new Map(quirks.flatMap((quirk) => (quirk.kind === "deviate" ? [[quirk.nth, quirk.to]] : []))),
-      withdrawals: new Map(quirks.flatMap((quirk) => (quirk.kind === "withdraw" ? [[quirk.nth, quirk.afterMs]] : []))),
+      deviations: new Map(
+        quirks.flatMap((quirk) => (quirk.kind === "deviate" ? [[quirk.nth, quirk.to]] : [])),
+      ),
+      withdrawals: new Map(
+        quirks.flatMap((quirk) => (quirk.kind === "withdraw" ? [[quirk.nth, quirk.afterMs]] : [])),
+      ),
       odd: new Set(quirks.flatMap((quirk) => (quirk.kind === "misfit" ? [quirk.nth] : []))),
     };
   }
@@ -201,10 +212,14 @@ class World {
   #probe(host: string, onResult: (result: ProbeResult) => void): void {
     const reachable = (): boolean => this.#network.isOpenBothWays(COORDINATOR_HOST, host);
     const peer = this.#byHost.get(host);
-    this.#clock.after(this.#network.delayMs(this.#network.random(`probe ${host} ${this.#clock.nowMs}`)), () => {
-      if (!reachable() || peer === undefined) return this.#clock.after(PROBE_MS_MAX, () => onResult("unknown"));
-      onResult(peer.engine.closed ? "refused" : "alive");
-    });
+    this.#clock.after(
+      this.#network.delayMs(this.#network.random(`probe ${host} ${this.#clock.nowMs}`)),
+      () => {
+        if (!reachable() || peer === undefined)
+          return this.#clock.after(PROBE_MS_MAX, () => onResult("unknown"));
+        onResult(peer.engine.closed ? "refused" : "alive");
+      },
+    );
   }
 
   #onLog(log: CoordinatorLog, holders: ReadonlySet<number>): void {
@@ -213,7 +228,8 @@ class World {
     if (log.event === "contradiction") throw new Violation("contradiction", log.reason);
     if (log.event === "synced") this.#invariants.onSync(generation, log.group, log.revision, holders);
     if (log.event === "removed") {
-      const isRemoved = (peer: SimPeer): boolean => peer.generation === generation && peer.peerId === log.peerId;
+      const isRemoved = (peer: SimPeer): boolean =>
+        peer.generation === generation && peer.peerId === log.peerId;
       const peer = this.#peers.find(isRemoved);
       if (peer !== undefined) this.#invariants.onRemoved(peer, log.reason);
     }
@@ -240,7 +256,8 @@ class World {
     const isCutOff = (peer: SimPeer): boolean => {
       const sinceMs = this.#clock.nowMs - (PREPARE_ATTEMPTS_MAX + 1) * PREPARE_TIMEOUT_MS - leaseMs;
       const severed = (a: SimPeer, b: SimPeer): boolean => this.#faults.wereSevered(a.host, b.host, sinceMs);
-      const isSteady = ({ host, alive }: SimPeer): boolean => alive && (this.#disturbedAtMs.get(host) ?? -1) < sinceMs;
+      const isSteady = ({ host, alive }: SimPeer): boolean =>
+        alive && (this.#disturbedAtMs.get(host) ?? -1) < sinceMs;
       const others = this.#peers.filter(({ group, host }) => group === peer.group && host !== peer.host);
       return others.some(
         (other) =>

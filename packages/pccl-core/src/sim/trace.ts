@@ -45,7 +45,8 @@ export function describeMessage(message: CoordinatorMessage | PeerMessage): stri
       return `sync-offer #${message.requestId} revision ${message.revision} = ${contentName(message.entries[0]?.hash)}, ${message.strategy}`;
     case "sync-plan": {
       const { requestId, revision, source, fetches } = message;
-      const what = source === undefined ? "keep" : `fetch ${contentName(fetches[0]?.hash)} from ${source.peerId}`;
+      const what =
+        source === undefined ? "keep" : `fetch ${contentName(fetches[0]?.hash)} from ${source.peerId}`;
       return `sync-plan #${requestId} revision ${revision}: ${what}`;
     }
     default:
