@@ -2,12 +2,18 @@
  * The peer's gRPC stream to the coordinator: reaches it, carries messages both ways, says when it ends, and makes
  * another one when asked. Only the latest stream is heard.
  */
-import { type ClientDuplexStream, credentials, type StatusObject, status } from "@grpc/grpc-js";
+import {
+  type ClientDuplexStream,
+  credentials,
+  type Metadata,
+  type StatusObject,
+  status,
+} from "@grpc/grpc-js";
 import type { SessionError } from "../membership/session-protocol.js";
 import type { CoordinatorMessage, Envelope, PeerMessage } from "../membership/messages.js";
 import type { CoordinatorMessage__Output } from "./generated/pccl/v1/CoordinatorMessage.js";
 import type { PeerMessage as WirePeerMessage } from "./generated/pccl/v1/PeerMessage.js";
-import { CHANNEL_OPTIONS, membershipService } from "./service.js";
+import { CHANNEL_OPTIONS, membershipService, PROTOCOL_HEADER } from "./service.js";
 import { coordinatorMessageFromWire, peerMessageToWire } from "./wire.js";
 
 /** Pauses between attempts to reach the coordinator. */
@@ -114,8 +120,12 @@ export class ControlClient {
     }, ATTEMPT_TIMEOUT_MS);
     const attempt: Attempt = { stream, timer, connected: false };
     this.#attempt = attempt;
-    stream.on("metadata", () => {
+    stream.on("metadata", (headers: Metadata) => {
       if (this.#attempt !== attempt) return;
+      if (headers.get(PROTOCOL_HEADER).length === 0) {
+        this.#lastReason = "something else answers there";
+        return this.#notACoordinator();
+      }
       attempt.connected = true;
       this.#reached = true;
       clearTimeout(timer);

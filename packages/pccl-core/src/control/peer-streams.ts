@@ -1,10 +1,12 @@
 /** The peers' gRPC streams at the coordinator: what comes on them as events, and messages out. */
 import { randomBytes } from "node:crypto";
 import { Metadata, type ServerDuplexStream, status } from "@grpc/grpc-js";
+import { PROTOCOL_VERSION } from "../base/limits.js";
 import type { CoordinatorMessage, Envelope } from "../membership/messages.js";
 import type { ConnectionId, CoordinatorEvent } from "../membership/state.js";
 import type { CoordinatorMessage as WireCoordinatorMessage } from "./generated/pccl/v1/CoordinatorMessage.js";
 import type { PeerMessage__Output } from "./generated/pccl/v1/PeerMessage.js";
+import { PROTOCOL_HEADER } from "./service.js";
 import { coordinatorMessageToWire, peerMessageFromWire } from "./wire.js";
 
 /** Messages that may wait for a peer that doesn't read its stream. */
@@ -55,7 +57,9 @@ export class PeerStreams {
       stream.end();
     });
     // The peer learns at once that it talks to a coordinator, before anything is decided about it.
-    stream.sendMetadata(new Metadata());
+    const headers = new Metadata();
+    headers.set(PROTOCOL_HEADER, String(PROTOCOL_VERSION));
+    stream.sendMetadata(headers);
     const secret = Uint8Array.from(randomBytes(SECRET_BYTES));
     this.#onEvent({ kind: "connected", connection, address: hostOf(stream.getPeer()), secret });
   }

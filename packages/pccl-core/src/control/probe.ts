@@ -33,13 +33,9 @@ function attempt({ host, port }: Endpoint): Promise<ProbeResult | "closed"> {
     };
     socket = connect({ host, port });
     socket.unref();
-    let connected = false;
-    socket.on("connect", () => {
-      connected = true;
-      wait(SETTLE_MS, "alive");
-    });
-    socket.on("error", (error: NodeJS.ErrnoException) =>
-      end(connected ? "closed" : error.code === "ECONNREFUSED" ? "refused" : "unknown"),
+    socket.on("connect", () => wait(SETTLE_MS, "alive"));
+    socket.on("error", ({ code }: NodeJS.ErrnoException) =>
+      end(code === "ECONNREFUSED" ? "refused" : code === "ECONNRESET" ? "closed" : "unknown"),
     );
     // Without a reader the end of the stream would not be noticed.
     socket.on("data", () => {});

@@ -42,3 +42,6 @@ export const CHANNEL_OPTIONS: ChannelOptions = {
   // Each client has a connection of its own, so that its stream's end is the peer's end.
   "grpc.use_local_subchannel_pool": 1,
 };
+
+/** A coordinator's first header: what answers without it is something else. Its value is the protocol version. */
+export const PROTOCOL_HEADER = "pccl-protocol";

@@ -44,7 +44,7 @@ describe("pccl", () => {
     expect(help).toMatchObject({ code: 0, stderr: "" });
     expect(help.stdout).toContain("coordinator");
     expect(coordinatorHelp).toMatchObject({ code: 0, stderr: "" });
-    for (const flag of ["--listen", "--lease-ms", "--min-peers", "--json", "Exit codes"]) {
+    for (const flag of ["--listen", "--lease-ms", "--min-peers", "--state", "--json", "Exit codes"]) {
       expect(coordinatorHelp.stdout).toContain(flag);
     }
     expect(version).toEqual({ code: 0, stdout: `${manifest.version}\n`, stderr: "" });

@@ -2,6 +2,7 @@
  * Coordinators that are killed and started again in the middle of everything, under real peers: with --state nobody
  * notices more than a delay, without it everybody is told. And control streams that are cut between living ends.
  */
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import { connect as tcpConnect, createServer, type Server, type Socket } from "node:net";
@@ -201,6 +202,36 @@ describe("a coordinator with --state", () => {
     const other = new RunningCoordinator("--state", folder, "--lease-ms", "700");
     expect((await other.exit()).code).toBe(2);
     expect(other.stderr).toContain("told a lease of 5000 ms");
+  });
+});
+
+describe("a coordinator that doesn't come back", () => {
+  it("ends its peers after their coordinatorTimeoutMs, while ops go on until then", async () => {
+    await durable("--min-peers", "2");
+    peers = await Promise.all([0, 1].map(() => connect(address, { coordinatorTimeoutMs: 1_500 })));
+    peers.sort((a, b) => a.rank - b.rank);
+    const removed = peers.map((peer) => new Promise((resolve) => peer.once("removed", resolve)));
+    await coordinator.kill();
+    expect(await all((peer) => reduce(peer, 1))).toEqual([3, 2, 2]);
+    for (const peer of peers) {
+      await expect(peer.hasPendingPeers()).rejects.toMatchObject({
+        code: "ERR_PCCL_COORDINATOR_LOST",
+        message: expect.stringContaining("could not be reached again"),
+      });
+    }
+    await Promise.all(removed);
+  });
+
+  it("keeps no program from ending", async () => {
+    await durable();
+    const program = `
+      import { connect } from "@pccl/core";
+      const peer = await connect(${JSON.stringify(address)});
+      process.kill(${coordinator.child.pid}, "SIGKILL");
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      await peer.allReduce(new Float32Array(1));`;
+    const child = spawn(process.execPath, ["--input-type=module", "-e", program], { stdio: "inherit" });
+    expect(await once(child, "exit")).toEqual([0, null]);
   });
 });
 

@@ -69,10 +69,15 @@ export class RawPeer {
     this.#client.send({ seq, ack: this.#heard, message });
   }
 
-  /** Makes another stream and attaches; resolves when the coordinator has agreed. */
-  async attach(changes: { readonly peerId?: number; readonly secret?: Uint8Array } = {}): Promise<void> {
+  /** Begins to make another stream. */
+  connect(): void {
     this.connected = false;
     this.#client.connect();
+  }
+
+  /** Makes another stream and attaches; resolves when the coordinator has agreed. */
+  async attach(changes: { readonly peerId?: number; readonly secret?: Uint8Array } = {}): Promise<void> {
+    this.connect();
     await this.until(() => this.connected);
     this.send({
       kind: "attach",
