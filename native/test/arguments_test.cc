@@ -40,6 +40,16 @@ TEST_F(Arguments, BadBuffersAndCounts) {
   EXPECT_EQ(refused({a_.data(), b_.data(), 8, DType::f32, static_cast<ReduceOp>(9)}), bad);
 }
 
+TEST(EngineOptions, OutOfRange) {
+  const auto refused = [](std::uint32_t connections, std::uint32_t ops) {
+    return refusal([&] { Engine::create({.connections_per_peer = connections, .ops_in_flight_max = ops}); });
+  };
+  for (const auto& [connections, ops] : {std::pair{0u, 1u}, {65u, 1u}, {1u, 0u}, {1u, 257u}}) {
+    EXPECT_EQ(refused(connections, ops), ErrorCode::invalid_argument);
+  }
+  EXPECT_FALSE(refused(64, 256));
+}
+
 TEST_F(Arguments, BuffersAndTagsInUse) {
   ASSERT_FALSE(refused({a_.data(), b_.data(), 32, DType::f32, ReduceOp::sum, 1}));
   EXPECT_EQ(refused({a_.data() + 40, b_.data() + 40, 8, DType::f32, ReduceOp::sum, 1}), ErrorCode::tag_in_use);

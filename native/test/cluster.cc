@@ -45,6 +45,7 @@ std::unique_ptr<Peer> Cluster::make_peer(std::uint32_t lanes) {
           [at](Epoch epoch, PeerId other, const std::string& reason) {
             at->lost.set({epoch, other, reason});
           },
+      .stalled = [at](const StalledOp& op) { at->stalled.set(op); },
   });
   return peer;
 }

@@ -16,7 +16,7 @@
 
 namespace pccl::test {
 
-// The one value that a callback gives, awaited with a generous deadline.
+// The values that a callback gives, most often one, awaited with a generous deadline.
 template <typename T>
 class Awaited {
  public:
@@ -26,12 +26,14 @@ class Awaited {
     state_->changed.notify_all();
   }
   // Throws when it doesn't come.
-  T get() const {
+  T get() const { return get(1).front(); }
+  // Waits for that many values.
+  std::vector<T> get(std::size_t count) const {
     std::unique_lock lock(state_->mutex);
-    if (!state_->changed.wait_for(lock, std::chrono::seconds(60), [this] { return !state_->values.empty(); })) {
+    if (!state_->changed.wait_for(lock, std::chrono::seconds(60), [&] { return state_->values.size() >= count; })) {
       throw std::runtime_error("nothing came within a minute");
     }
-    return state_->values.front();
+    return state_->values;
   }
   std::size_t count() const {
     const std::lock_guard lock(state_->mutex);
@@ -58,6 +60,7 @@ struct Lost {
 struct Peer {
   PeerId id = 0;
   Awaited<Lost> lost;
+  Awaited<StalledOp> stalled;
   std::mutex mutex;
   std::map<Epoch, Awaited<std::vector<LinkFailure>>> prepared;
   std::shared_ptr<Engine> engine;  // goes first: its callbacks use the rest

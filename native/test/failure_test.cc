@@ -111,6 +111,53 @@ TEST(Cancel, AnyNumberOfTimesIsPassedOverByWhoPostsLater) {
   EXPECT_TRUE(same_bytes(data[0], data[2]));
 }
 
+TEST(Stall, IsToldAndCanBeEnded) {
+  Cluster cluster(4);
+  std::vector<std::vector<float>> data(4, random_floats(1000, 1));
+  const auto before = data;
+  std::vector<PendingOp> ops;
+  for (std::size_t rank = 0; rank < 3; ++rank) ops.push_back(cluster[rank].all_reduce(in_place(data[rank], 5)));
+  for (const std::size_t rank : {0, 2}) {
+    const StalledOp stalled = cluster[rank].stalled.get();
+    EXPECT_EQ(stalled.epoch, 1u);
+    EXPECT_EQ(stalled.tag, 5u);
+    EXPECT_EQ(stalled.seq, 0u);
+    EXPECT_EQ(stalled.missing, std::vector<PeerId>{4});
+  }
+  const auto abort = [&](std::size_t rank, Epoch epoch, std::uint64_t tag, std::uint32_t seq, PeerId peer) {
+    return cluster[rank].engine->abort_if_missing(epoch, tag, seq, peer);
+  };
+  EXPECT_FALSE(abort(0, 2, 5, 0, 4));
+  EXPECT_FALSE(abort(0, 1, 6, 0, 4));
+  EXPECT_FALSE(abort(0, 1, 5, 1, 4));
+  EXPECT_FALSE(abort(0, 1, 5, 0, 2));  // has called it
+  EXPECT_FALSE(abort(1, 1, 5, 0, 4));  // no neighbour
+  EXPECT_FALSE(abort(3, 1, 5, 0, 4));  // not in flight there
+  EXPECT_TRUE(abort(2, 1, 5, 0, 4));
+  ops.push_back(cluster[3].all_reduce(in_place(data[3], 5)));
+  for (std::size_t rank = 0; rank < 4; ++rank) {
+    const auto error = ops[rank].second.get().error;
+    ASSERT_TRUE(error);
+    EXPECT_EQ(error->code, ErrorCode::call_mismatch);
+    EXPECT_EQ(error->peer, 4u);
+    EXPECT_EQ(error->epoch, 1u);
+    EXPECT_NE(error->message.find("peer 4 waits in another call"), std::string::npos) << error->message;
+    EXPECT_TRUE(same_bytes(data[rank], before[rank]));
+    EXPECT_EQ(cluster[rank].stalled.count(), rank == 0 || rank == 2 ? 1u : 0u);
+  }
+}
+
+TEST(Cancel, TellsItsCallerWhoHadNotCalled) {
+  Cluster cluster(3);
+  std::vector<float> a(10), b(10), c(10);
+  const auto first = cluster[0].all_reduce(in_place(a, 0));
+  EXPECT_TRUE(cluster[0].engine->cancel(first.first));
+  const std::string message = first.second.get().error->message;
+  EXPECT_NE(message.find("not called yet by peer 2 and peer 3"), std::string::npos) << message;
+  const auto second = cluster[1].all_reduce(in_place(b, 0));
+  EXPECT_EQ(second.second.get().error->message.find("not called yet"), std::string::npos);
+}
+
 TEST(Cancel, TooLateForAnOpThatIsOver) {
   Cluster cluster(2);
   std::vector<float> a(100, 1), b(100, 2);

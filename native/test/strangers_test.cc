@@ -5,6 +5,7 @@
 
 #include "cluster.h"
 #include "fake_peer.h"
+#include "transport/handshake.h"
 
 namespace pccl::test {
 namespace {
@@ -56,6 +57,36 @@ TEST(Strangers, WrongKeyTargetEpochAndOriginAreTurnedAway) {
     }
   }
   expect_ring_works(cluster);
+}
+
+// A peer that comes back to a link which the engine has given up, or has made anew, is told so, and gives it up too.
+TEST(Strangers, AnOldLinkIsGone) {
+  const auto answer = [](Cluster& cluster, LinkId link) {
+    const UniqueFd fd = connect_to(cluster[1].engine->port());
+    const auto bytes = encode_hello({ConnectionKind::link, cluster.epoch(), 1, 2, test_key, link, 1, 0, 100});
+    send_all(fd.get(), bytes.data(), bytes.size());
+    WelcomeBytes welcome;
+    EXPECT_TRUE(receive_all(fd.get(), welcome.data(), welcome.size()));
+    const auto said = decode_welcome(welcome);
+    EXPECT_TRUE(said && closed_by_peer(fd.get()));
+    EXPECT_EQ(said->status, Welcome::Status::gone);
+    return said->link;
+  };
+  Cluster cluster(2);
+  EXPECT_EQ(answer(cluster, {0, 7}), (LinkId{1, 0}));
+  expect_ring_works(cluster);
+  // One that claims to be later ends the link of an open epoch: its frames could be lost.
+  EXPECT_EQ(answer(cluster, {1, 1}), (LinkId{1, 1}));
+  EXPECT_EQ(cluster[1].lost.get().peer, 1u);
+  EXPECT_EQ(answer(cluster, {1, 0}), (LinkId{1, 0}));
+  // The other end hears it when it dials again.
+  EXPECT_EQ(cluster[0].lost.get().peer, 2u);
+  cluster.next_view();
+  std::vector<float> a(10, 1), b(10, 2);
+  const auto first = cluster[0].all_reduce({a.data(), a.data(), 10});
+  const auto second = cluster[1].all_reduce({b.data(), b.data(), 10});
+  EXPECT_FALSE(first.second.get().error);
+  EXPECT_FALSE(second.second.get().error);
 }
 
 // More connections than are kept, silent or in the middle of their Hello: a new view can still be built.

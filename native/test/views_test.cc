@@ -127,6 +127,31 @@ TEST(Views, AnEarlyDialWaits) {
   EXPECT_TRUE(prepared.get().empty());
 }
 
+// The world around the ring changes, and the ring goes on.
+TEST(Views, OnlyTheWorldChanges) {
+  Cluster cluster(2);
+  std::vector<float> a(10, 1), b(10, 2);
+  const auto early = cluster[0].all_reduce({a.data(), a.data(), 10});
+  for (std::size_t rank = 0; rank < 2; ++rank) {
+    cluster[rank].engine->set_world(5, 9);
+    const auto view = cluster[rank].engine->view();
+    EXPECT_EQ(view->epoch, 5u);
+    EXPECT_EQ(view->world_size, 9u);
+    EXPECT_EQ(view->group_size, 2u);
+    EXPECT_THROW(cluster[rank].engine->set_world(4, 9), EngineError);
+    EXPECT_THROW(cluster[rank].engine->set_world(6, 0), EngineError);
+  }
+  const auto late = cluster[1].all_reduce({b.data(), b.data(), 10});
+  for (const auto& op : {early, late}) {
+    EXPECT_FALSE(op.second.get().error);
+    EXPECT_EQ(op.second.get().epoch, 5u);
+    EXPECT_EQ(op.second.get().world_size, 2u);
+  }
+  cluster.next_view();  // the ring's own epoch rises from where it was
+  expect_sum(cluster);
+  EXPECT_THROW(Engine::create({})->set_world(1, 1), EngineError);
+}
+
 TEST(Views, BadOnesAreRefused) {
   Cluster cluster(2);
   const auto refused = [&](auto change) {
@@ -148,6 +173,12 @@ TEST(Views, BadOnesAreRefused) {
   EXPECT_TRUE(refused([](View& view) { view.ring[1].id = 1; }));
   EXPECT_TRUE(refused([](View& view) { view.ring[1].port = 0; }));
   EXPECT_TRUE(refused([](View& view) { view.ring[1].host.clear(); }));
+  EXPECT_TRUE(refused([](View& view) { view.world_size = 0; }));
+  EXPECT_TRUE(refused([](View& view) { view.silence_ms = 499; }));
+  EXPECT_TRUE(refused([](View& view) { view.silence_ms = 600'001; }));
+  EXPECT_TRUE(refused([](View& view) { view.relays = {{1, 2}}; }));
+  EXPECT_TRUE(refused([](View& view) { view.relays = {{2, 2}}; }));
+  EXPECT_TRUE(refused([](View& view) { view.relays = {{2, 9}}; }));
   EXPECT_THROW(cluster[0].engine->install(1, {}), EngineError);
   EXPECT_THROW(cluster[0].engine->install(2, {}), EngineError);
   expect_sum(cluster);  // nothing has changed

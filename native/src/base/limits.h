@@ -51,6 +51,10 @@ inline constexpr auto dial_retry_delay_max = 500ms;
 // that is no lane yet, or none at all; lanes go by their view's silence.
 inline constexpr auto unacknowledged_timeout = 10000ms;
 
+// Connections forwarded between others, and what each holds per direction.
+inline constexpr std::size_t relay_connections_max = 512;
+inline constexpr std::size_t relay_buffer_bytes = 64 * 1024;
+
 inline constexpr std::size_t tensor_name_bytes_max = 4096;
 inline constexpr std::size_t state_tensors_max = std::size_t{1} << 20;
 inline constexpr std::size_t state_readers_max = 64;

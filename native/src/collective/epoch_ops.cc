@@ -121,7 +121,8 @@ bool EpochOps::cancel(OpId id) {
 
 bool EpochOps::abort_if_missing(OpKey key, PeerId peer) {
   const auto at = records_.find(key);
-  if (at == records_.end() || !at->second.op) return false;
+  // What the neighbour has sent may overtake its word that it has called, so this peer may be done.
+  if (at == records_.end() || !at->second.op || at->second.op->done()) return false;
   const std::vector<PeerId> absent = missing(at->second);
   if (std::find(absent.begin(), absent.end(), peer) == absent.end()) return false;
   abort(at, {ErrorCode::call_mismatch, peer, {}});
@@ -132,6 +133,7 @@ std::vector<PeerId> EpochOps::missing(const Record& record) const {
   std::vector<PeerId> peers;
   if (ranks_ > 1 && !record.previous) peers.push_back(previous());
   if (ranks_ > 2 && !record.next) peers.push_back(next());
+  std::sort(peers.begin(), peers.end());
   return peers;
 }
 
@@ -145,8 +147,8 @@ void EpochOps::report_stalls() {
   while (!stall_watch_.empty()) {
     const auto [when, key] = stall_watch_.front();
     const auto found = records_.find(key);
-    const std::vector<PeerId> absent =
-        found != records_.end() && found->second.op ? missing(found->second) : std::vector<PeerId>{};
+    const bool waits = found != records_.end() && found->second.op && !found->second.op->done();
+    const std::vector<PeerId> absent = waits ? missing(found->second) : std::vector<PeerId>{};
     if (!absent.empty() && when > now) {
       stall_timer_ = EventLoop::Timer(loop_, when - now, [this] { report_stalls(); });
       return;

@@ -47,6 +47,7 @@ Core::Core(EventLoop& loop, UniqueFd listener, const EngineOptions& options, Eve
       events_(std::move(events)),
       resolver_(loop),
       mesh_({loop, resolver_, scratch_, *this}, options.connections_per_peer),
+      relays_(loop, resolver_),
       exports_(loop, hasher_, [this](OpId id, const OpResult& result) { events_.finished(id, result); }),
       server_(loop, exports_),
       acceptor_(loop, *this, std::move(listener)) {}
@@ -125,6 +126,7 @@ void Core::open_epoch(Prepared prepared) {
   epoch_ = std::make_unique<EpochOps>(prepared.view, EpochOps::Context{loop_, mesh_, pool_},
                                       EpochOps::Events{events_.finished, events_.stalled});
   mesh_.settle();
+  relays_.keep(prepared.view.relays);
   for (const auto& [peer, frame] : prepared.early_frames) {
     if (Link* const link = mesh_.find(peer)) epoch_->on_control(*link, frame);
   }
@@ -234,7 +236,10 @@ Acceptor::Judgement Core::judge(const Hello& hello) {
   const View* const view = known_view(hello.epoch);
   if (view == nullptr) return hello.epoch > last_known_epoch() ? Judgement::wait : Judgement::refuse;
   if (!same_key(hello.key, view->key) || !has_member(*view, hello.from)) return Judgement::refuse;
-  if (hello.to != view->self) return Judgement::refuse;
+  if (hello.to != view->self) {
+    const bool ours = Relays::has_pair(view->relays, hello.from, hello.to);
+    return ours && !relays_.full() ? Judgement::forward : Judgement::refuse;
+  }
   if (hello.kind == ConnectionKind::link) return mesh_.judge(hello);
   return server_.full() ? Judgement::refuse : Judgement::accept;
 }
@@ -249,6 +254,13 @@ void Core::accepted(const Hello& hello, UniqueFd fd) {
   } else {
     mesh_.add(hello, std::move(fd));
   }
+}
+
+void Core::forward(const Hello& hello, UniqueFd fd) {
+  const std::vector<Member>& ring = known_view(hello.epoch)->ring;
+  const auto to = std::find_if(ring.begin(), ring.end(), [&](const Member& member) { return member.id == hello.to; });
+  PCCL_CHECK(to != ring.end());  // a relay's pairs are members: the engine checks views
+  relays_.add(hello, *to, std::move(fd));
 }
 
 }  // namespace pccl

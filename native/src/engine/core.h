@@ -23,6 +23,7 @@
 #include "transport/acceptor.h"
 #include "transport/event_loop.h"
 #include "transport/mesh.h"
+#include "transport/relays.h"
 #include "transport/resolver.h"
 
 namespace pccl {
@@ -77,6 +78,7 @@ class Core final : Link::Owner, Acceptor::Owner {
   Acceptor::Judgement judge(const Hello& hello) override;
   Welcome welcome(const Hello& hello) override;
   void accepted(const Hello& hello, UniqueFd fd) override;
+  void forward(const Hello& hello, UniqueFd fd) override;
 
   bool open() const { return epoch_ && !epoch_->frozen(); }
   Epoch last_known_epoch() const;
@@ -91,6 +93,7 @@ class Core final : Link::Owner, Acceptor::Owner {
   BufferPool pool_;     // backups of ops in place
   BufferPool scratch_;  // chunks on their way to being combined: one per lane that is receiving
   Mesh mesh_;
+  Relays relays_;
   std::unique_ptr<EpochOps> epoch_;
   std::optional<Prepared> prepared_;
   std::deque<AllReduceOp::Request> waiting_;  // posted while no epoch is open

@@ -83,6 +83,7 @@ void Acceptor::judge(Stranger& stranger) {
   UniqueFd fd = std::move(stranger.fd);
   strangers_.erase(stranger.self);
   if (judgement == Judgement::refuse) return;
+  if (judgement == Judgement::forward) return owner_.forward(hello, std::move(fd));
   Welcome answer = owner_.welcome(hello);
   if (judgement == Judgement::gone) answer.status = Welcome::Status::gone;
   const auto welcome = encode_welcome(answer);

@@ -17,7 +17,8 @@ namespace pccl {
 
 class Acceptor final : EventLoop::Handler {
  public:
-  enum class Judgement : std::uint8_t { accept, wait, gone, refuse };
+  // forward: it is for another peer, whose Welcome will come.
+  enum class Judgement : std::uint8_t { accept, forward, wait, gone, refuse };
 
   class Owner {
    public:
@@ -26,6 +27,7 @@ class Acceptor final : EventLoop::Handler {
     virtual Welcome welcome(const Hello& hello) = 0;
     // The Welcome has been sent on `fd`.
     virtual void accepted(const Hello& hello, UniqueFd fd) = 0;
+    virtual void forward(const Hello& hello, UniqueFd fd) = 0;
 
    protected:
     ~Owner() = default;

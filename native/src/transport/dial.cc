@@ -55,6 +55,7 @@ void Dial::greet() {
   if (::send(fd_.get(), hello.data(), hello.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(hello.size())) {
     return attempt_failed("hello: " + errno_text(errno));
   }
+  if (request_.until == Until::hello_sent) return succeed({});
   phase_ = Phase::greeting;
   state_ = "waiting for the peer's welcome";
   welcome_got_ = 0;
@@ -70,13 +71,17 @@ void Dial::read_welcome() {
   if (welcome_got_ < welcome_.size()) return;
   const auto welcome = decode_welcome(welcome_);
   if (!welcome) return attempt_failed("what listens there is no peer of this version");
+  succeed(*welcome);
+}
+
+void Dial::succeed(const Welcome& welcome) {
   watch_.reset();
   timer_.reset();
   phase_ = Phase::idle;
   // Out of the way first: whoever is called may destroy this.
   const Outcome outcome = std::move(outcome_);
-  if (welcome->status == Welcome::Status::gone) return outcome.gone(*welcome);
-  outcome.connected(std::move(fd_), *welcome);
+  if (welcome.status == Welcome::Status::gone) return outcome.gone(welcome);
+  outcome.connected(std::move(fd_), welcome);
 }
 
 void Dial::attempt_failed(std::string reason) {

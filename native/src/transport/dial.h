@@ -17,12 +17,17 @@ namespace pccl {
 
 class Dial final : EventLoop::Handler {
  public:
+  enum class Until : std::uint8_t {
+    welcome,
+    hello_sent,  // a relay's: the Welcome is for somebody else
+  };
   struct Request {
     Hello hello;
     std::string host;
     std::uint16_t port = 0;
     EventLoop::Clock::duration first_delay{};
     EventLoop::Clock::duration timeout{};  // of each address
+    Until until = Until::welcome;
   };
   // One of them is called, once, as the last thing that the dial does: it may be destroyed from there.
   struct Outcome {
@@ -45,6 +50,7 @@ class Dial final : EventLoop::Handler {
   void connect(const Address& address);
   void greet();
   void read_welcome();
+  void succeed(const Welcome& welcome);
   void attempt_failed(std::string reason);
 
   EventLoop& loop_;

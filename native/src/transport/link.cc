@@ -30,17 +30,23 @@ Link::Link(const Context& context, LinkId id, const Settings& settings, std::uin
   set(settings);
   dials_.set_timeout(limits::dial_attempt_timeout);
   want_lanes(lanes);
-  watch_silence();
 }
 
 void Link::set(const Settings& settings) {
-  silence_ = settings.silence;
-  for (const Slot& slot : lanes_) {
-    if (slot.lane) slot.lane->set_silence(silence_);
+  if (silence_ != settings.silence) {
+    silence_ = settings.silence;
+    // What went by under the other rule isn't held against the peer.
+    heard_at_least(EventLoop::Clock::now());
+    for (const Slot& slot : lanes_) {
+      if (!slot.lane) continue;
+      slot.lane->set_silence(silence_);
+      slot.lane->heard_at_least(last_heard_);
+    }
   }
   LaneDials::Target target = settings.target;
   target.hello.link = id_;
   dials_.set_target(std::move(target));
+  watch_silence();
 }
 
 void Link::want_lanes(std::uint32_t count) {
@@ -65,9 +71,9 @@ void Link::add(const Hello& hello, UniqueFd fd) {
 
 void Link::dialled(const Hello& hello, UniqueFd fd, const Welcome& welcome) {
   want_lanes(welcome.lanes);
-  // The peer has dialled too, and its connection counts.
-  if (hello.lane_version() <= taken_version(hello.slot)) return;
-  put(hello, std::move(fd), true);
+  if (hello.lane_version() > taken_version(hello.slot)) return put(hello, std::move(fd), true);
+  // The peer has dialled too, and its connection counts, if it still is.
+  if (wants(hello.slot)) dials_.start(hello.slot, limits::dial_retry_delay_min);
 }
 
 // The side that has dialled knows, by the Welcome, that the other one has taken the connection, and its first frame
@@ -234,10 +240,9 @@ void Link::heard_at_least(EventLoop::Clock::time_point time) { last_heard_ = std
 
 void Link::watch_silence() {
   const auto now = EventLoop::Clock::now();
-  const EventLoop::Clock::duration period = silence_ / watches_per_silence;
   // This process was stopped, and what came meanwhile may not have been read yet: its own pause isn't the peer's
   // silence, and half of one is left to be heard in.
-  if (now - last_watch_ > 3 * period) {
+  if (now - last_watch_ > silence_ / 2) {
     heard_at_least(now - silence_ / 2);
     for (const Slot& slot : lanes_) {
       if (slot.lane) slot.lane->heard_at_least(now - silence_ / 2);
@@ -256,7 +261,8 @@ void Link::watch_silence() {
   if (established_ && !up() && now - last_heard_ >= silence_) {
     return fail(last_end_ + "; no connection could be restored within " + in_ms(silence_) + " (" + state() + ")");
   }
-  if (!broken_) watch_ = EventLoop::Timer(loop_, period, [this] { watch_silence(); });
+  if (broken_) return;
+  watch_ = EventLoop::Timer(loop_, silence_ / watches_per_silence, [this] { watch_silence(); });
 }
 
 }  // namespace pccl
