@@ -177,9 +177,10 @@ async function main(): Promise<void> {
     child.on("message", (row: Row) => rows.push(row));
     if ((await exited)[0] !== 0) throw new Error(`the load of ${peers} peers failed`);
     const row = rows.at(-1) as Row;
-    const rates = ({ cpuShare, messagesPerSecond, kilobytesPerSecond }: Rates): string =>
-      `${(100 * cpuShare).toFixed(1).padStart(7)} % ${messagesPerSecond.toFixed(0).padStart(7)} ` +
-      `${kilobytesPerSecond.toFixed(0).padStart(7)}`;
+    const rates = ({ cpuShare, messagesPerSecond, kilobytesPerSecond }: Rates): string => {
+      const numbers = [messagesPerSecond, kilobytesPerSecond].map((rate) => rate.toFixed(0).padStart(7));
+      return `${(100 * cpuShare).toFixed(1).padStart(7)} % ${numbers.join(" ")}`;
+    };
     console.log(
       `${String(row.peers).padStart(6)} ${row.residentMiB.toFixed(1).padStart(8)}  ${rates(row.rest)}    ` +
         `${rates(row.churn)}   ${row.admissionMs.median.toFixed(1).padStart(10)}`,

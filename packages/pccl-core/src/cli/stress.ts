@@ -27,7 +27,8 @@ Options:
   --peers N            Most peers at a time (default ${PEERS_DEFAULT})
   --groups N           Groups that they are spread over (default 1)
   --duration TIME      How long to disturb them, like 500ms, 60s, 10m, 8h (default ${DURATION_DEFAULT})
-  --seed N             What happens, and in which order (default: a random one, printed)
+  --seed N             What happens and in which order, and how many connections two peers
+                       have (default: a random one, printed)
   --lease-ms N         Silence after which a peer counts as dead (default ${LEASE_DEFAULT_MS})
   --kill               Kill peers (SIGKILL)
   --stop               Stop peers (SIGSTOP) for less or more than their lease
@@ -35,7 +36,7 @@ Options:
   --state DIR          Where the coordinator keeps its state (with --coordinator-kill: by
                        default a temporary directory)
   --netns              Each peer in a network namespace of its own: cut peers off in silence,
-                       reset connections between them (needs root, iproute2)
+                       reset their connections (needs root and iproute2)
   --json               Print the summary as one JSON object
   -h, --help           Show this help
 

@@ -3,6 +3,7 @@
 export interface PeerConfig {
   readonly coordinator: string;
   readonly group: number;
+  readonly connectionsPerPeer: number;
 }
 
 /** What a peer is in; the last one that it told is what it hangs in. */

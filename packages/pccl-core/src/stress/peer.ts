@@ -89,6 +89,7 @@ try {
   enter("connect");
   const comm = await connect(config.coordinator, {
     group: config.group,
+    connectionsPerPeer: config.connectionsPerPeer,
     connectTimeoutMs: 60_000,
     signal: leaving.signal,
     onPending: () => enter("admission"),

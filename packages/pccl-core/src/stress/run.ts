@@ -28,6 +28,7 @@ const WORKING_MIN = 2;
 const SHORT_FAULT = 0.25;
 const LONG_FAULT = 1.75;
 const COORDINATOR_DOWN_MAX_MS = 1_000;
+const SEEDED_CONNECTIONS_MAX = 4;
 /** For connections of peers that are gone to be closed everywhere. */
 const REST_TIMEOUT_MS = 10_000;
 
@@ -83,6 +84,11 @@ export class StressRun {
     };
   }
 
+  /** Every seed takes another number; a run has one. */
+  get #connectionsPerPeer(): number {
+    return 1 + (this.#options.seed % SEEDED_CONNECTIONS_MAX);
+  }
+
   get #groups(): number[] {
     return Array.from({ length: this.#options.groups }, (_, group) => group);
   }
@@ -106,6 +112,7 @@ export class StressRun {
       this.#world = await StressWorld.open({
         peers,
         leaseMs,
+        connectionsPerPeer: this.#connectionsPerPeer,
         netns,
         program,
         stateDirectory: stateDirectory ?? temporary,
@@ -191,7 +198,8 @@ export class StressRun {
         const others = this.#others(victim);
         world.counts.resets++;
         this.#fault("reset", [victim.group], false);
-        return await world.reset(victim, others[Math.floor(turn.pickOther * others.length)] as PeerProcess);
+        // One place more than there are others: the coordinator's.
+        return await world.reset(victim, others[Math.floor(turn.pickOther * (others.length + 1))]);
       }
     }
   }
@@ -272,6 +280,7 @@ export class StressRun {
       seconds: (performance.now() - this.#startedAtMs) / 1_000,
       peers,
       groups,
+      connectionsPerPeer: this.#connectionsPerPeer,
       faults,
       reducesCommitted: committedReduces,
       retriedOps,

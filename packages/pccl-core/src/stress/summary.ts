@@ -35,6 +35,8 @@ export interface StressSummary {
   readonly seconds: number;
   readonly peers: number;
   readonly groups: number;
+  /** TCP connections between two linked peers; follows from the seed. */
+  readonly connectionsPerPeer: number;
   readonly faults: readonly Fault[];
   readonly reducesCommitted: number;
   /** Attempts that a change of membership aborted, and that were made again. */
@@ -84,7 +86,11 @@ export function formatSummary(summary: StressSummary): string {
   );
   const rows: [string, string | number][] = [
     ["seed", summary.seed],
-    ["time", `${summary.seconds.toFixed(1)} s with ${summary.peers} peers, ${summary.groups} group(s)`],
+    ["time", `${summary.seconds.toFixed(1)} s`],
+    [
+      "peers",
+      `${summary.peers} in ${summary.groups} group(s), ${summary.connectionsPerPeer} connection(s) each`,
+    ],
     ["reduces committed", `${summary.reducesCommitted} (${summary.retriedOps} attempts made again)`],
     ["joins / leaves", `${counts.joins} / ${counts.leaves}`],
     ["kills", counts.kills],

@@ -15,6 +15,8 @@ const LOG_LINES = 60;
 export interface WorldOptions {
   readonly peers: number;
   readonly leaseMs: number;
+  /** Of every peer; the descriptors of peers can be compared only if all have as many. */
+  readonly connectionsPerPeer: number;
   readonly netns: boolean;
   readonly stateDirectory: string | undefined;
   /** The file of the `pccl` program. */
@@ -81,7 +83,8 @@ export class StressWorld {
   async join(group: number): Promise<void> {
     const ordinal = this.#nextOrdinal++;
     const network = await this.#network?.addPeer(ordinal);
-    const config = { coordinator: this.coordinator.address, group };
+    const { connectionsPerPeer } = this.#options;
+    const config = { coordinator: this.coordinator.address, group, connectionsPerPeer };
     const peer = new PeerProcess(ordinal, config, network, {
       onStep: this.#options.onStep,
       onEnd: (from, unexplained) => this.#onEnd(from, unexplained),
@@ -129,11 +132,13 @@ export class StressWorld {
     );
   }
 
-  /** Resets the TCP connections between two peers, both of which go on. */
-  async reset(one: PeerProcess, other: PeerProcess): Promise<void> {
-    if (one.network === undefined || other.network === undefined) return;
-    const connections = await this.#network?.reset(one.network, other.network.address);
-    this.#note(`${connections} connection(s) between ${one.name} and ${other.name} are reset`);
+  /** Resets the TCP connections between a peer and another one, or the coordinator; all of them go on. */
+  async reset(peer: PeerProcess, other: PeerProcess | undefined): Promise<void> {
+    if (peer.network === undefined || this.#network === undefined) return;
+    const address = other === undefined ? this.#network.hubAddress : other.network?.address;
+    const connections = await this.#network.reset(peer.network, address ?? "");
+    const name = other?.name ?? "the coordinator";
+    this.#note(`${connections} connection(s) between ${peer.name} and ${name} are reset`);
   }
 
   /** Kills the coordinator, and starts it again after a while. */

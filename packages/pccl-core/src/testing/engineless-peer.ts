@@ -104,6 +104,7 @@ export class EnginelessPeer {
   }
 
   #request(kind: Vote): Promise<boolean> {
+    if (this.ended !== undefined) return Promise.reject(this.#closed());
     const id = this.#nextId++;
     const answer = new Promise<boolean>((resolve, reject) => this.#waiting.set(id, { resolve, reject }));
     this.#step({ kind: "request", request: { id, kind } });
@@ -177,8 +178,12 @@ export class EnginelessPeer {
     clearTimeout(this.#ticker);
     this.#client.close();
     for (const { reject } of this.#waiting.values()) {
-      reject(pcclError("ERR_PCCL_CLOSED", `The engineless peer has ended: ${reason}.`));
+      reject(this.#closed());
     }
     this.#waiting.clear();
+  }
+
+  #closed(): Error {
+    return pcclError("ERR_PCCL_CLOSED", `The engineless peer is out: ${this.ended}.`);
   }
 }

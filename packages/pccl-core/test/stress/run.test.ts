@@ -5,6 +5,7 @@
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync, readFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { fileURLToPath } from "node:url";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import type { StressSummary } from "../../src/stress/summary.js";
@@ -74,7 +75,7 @@ describe("pccl stress", () => {
   it("kills and stops peers of two groups, and finds nothing wrong", async () => {
     const stress = new Stress(
       ...["--peers", "6", "--groups", "2", "--duration", "5s", "--seed", "11", "--json"],
-      ...["--kill", "--stop", "--lease-ms", "1000"],
+      ...["--kill", "--stop", "--lease-ms", "2000"],
     );
     const code = await stress.code();
     const summary = JSON.parse(stress.stdout) as StressSummary;
@@ -93,6 +94,23 @@ describe("pccl stress", () => {
     expect(Object.keys(summary.longestGapMs)).toEqual(["0", "1"]);
     expect(summary.reducesCommitted).toBeGreaterThan(0);
     expect(stress.stderr).toContain("seed 11");
+  });
+
+  it("kills the coordinator too, which costs no peer, and removes the state that it kept", async () => {
+    const stateOf = (): string[] => readdirSync(tmpdir()).filter((name) => name.startsWith("pccl-stress-"));
+    const before = stateOf();
+    // This seed's first turns are: coordinator, peer, coordinator.
+    const stress = new Stress(
+      ...["--peers", "4", "--duration", "5s", "--seed", "978", "--lease-ms", "2000", "--json"],
+      ...["--kill", "--coordinator-kill"],
+    );
+    const code = await stress.code();
+    const summary = JSON.parse(stress.stdout) as StressSummary;
+    expect(summary, stress.stderr).toMatchObject({ ok: true, divergences: [], hangs: [], leaks: [] });
+    expect(summary.counts.coordinatorRestarts).toBeGreaterThanOrEqual(1);
+    expect(summary.counts.removals).toBe(0);
+    expect(code).toBe(0);
+    expect(stateOf()).toEqual(before);
   });
 
   it("ends at SIGINT with a summary, and takes its children along", async () => {
@@ -136,7 +154,7 @@ describe("pccl stress", () => {
       killed.child.kill("SIGKILL");
       await killed.code();
       const stress = new Stress(
-        ...["--netns", "--peers", "4", "--duration", "4s", "--seed", "4", "--lease-ms", "1000", "--json"],
+        ...["--netns", "--peers", "4", "--duration", "4s", "--seed", "978", "--lease-ms", "2000", "--json"],
       );
       const code = await stress.code();
       const summary = JSON.parse(stress.stdout) as StressSummary;
