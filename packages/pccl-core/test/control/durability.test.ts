@@ -74,15 +74,16 @@ async function during(
   disturb: () => Promise<void>,
   makeRound: (round: number) => Promise<void>,
 ): Promise<number> {
-  let [over, round] = [false, 0];
+  const over = new AbortController();
   const disturbing = (async () => {
-    for (let i = 0; i < DISTURBANCES && !over; i++) await disturb();
-    over = true;
+    for (let i = 0; i < DISTURBANCES && !over.signal.aborted; i++) await disturb();
+    over.abort();
   })();
+  let round = 0;
   try {
-    while (!over) await makeRound(++round);
+    while (!over.signal.aborted) await makeRound(++round);
   } finally {
-    over = true;
+    over.abort();
     await disturbing;
   }
   return round;
@@ -105,7 +106,8 @@ async function reduce(peer: Communicator, round: number, tag = 0n): Promise<numb
 /** One sync of three states, of which the last one differs; checks the result. */
 async function sync(states: readonly SharedState[], revision: number): Promise<void> {
   for (const state of states) state.revision = revision;
-  (states.at(-1)?.tensors.get("w") as Float32Array)[7] = revision;
+  const [last] = states.slice(-1).map((state) => state.tensors.get("w") as Float32Array);
+  last?.fill(revision, 7, 8);
   const results = await Promise.all(
     peers.map((peer, index) => peer.syncSharedState(states[index] as SharedState)),
   );
