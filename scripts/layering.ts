@@ -44,7 +44,10 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
   { folder: `${CORE}/diloco`, mayUse: [`${CORE}/peer`, `${CORE}/base`] },
   { folder: `${CORE}/testing`, mayUse: [`${CORE}/control`, `${CORE}/membership`, `${CORE}/base`] },
   { folder: `${CORE}/stress`, mayUse: [`${CORE}/peer`, `${CORE}/sim`, `${CORE}/base`, NODE] },
-  { folder: `${CORE}/cli`, mayUse: [`${CORE}/stress`, `${CORE}/control`, `${CORE}/base`, NODE] },
+  {
+    folder: `${CORE}/cli`,
+    mayUse: [`${CORE}/stress`, `${CORE}/sim`, `${CORE}/control`, `${CORE}/base`, NODE],
+  },
   { folder: CORE, mayUse: [`${CORE}/peer`, `${CORE}/base`] },
   { folder: "packages/moe-ep/src", mayUse: [...PUBLIC_CORE, "@pccl/bindings", NODE] },
   { folder: "examples/diloco-language-model/src", mayUse: [...PUBLIC_CORE, "@jax-js/jax", NODE] },

@@ -28,15 +28,16 @@ PendingOp Peer::fetch_state(const Member& source, std::vector<FetchTensor> tenso
   return {engine->fetch_state(source, std::move(tensors), callback), result};
 }
 
-Cluster::Cluster(std::size_t peers) {
-  for (std::size_t i = 0; i < peers; ++i) peers_.push_back(make_peer());
+Cluster::Cluster(std::size_t peers, std::vector<std::uint32_t> lanes, const Edit& edit) : edit_(edit) {
+  lanes.resize(peers, 1);
+  for (std::size_t i = 0; i < peers; ++i) peers_.push_back(make_peer(lanes[i]));
   next_view();
 }
 
-std::unique_ptr<Peer> Cluster::make_peer() {
+std::unique_ptr<Peer> Cluster::make_peer(std::uint32_t lanes) {
   auto peer = std::make_unique<Peer>();
   peer->id = next_id_++;
-  peer->engine = Engine::create({});
+  peer->engine = Engine::create({.connections_per_peer = lanes});
   Peer* const at = peer.get();
   peer->engine->set_control({
       .prepared = [at](Epoch epoch, const std::vector<LinkFailure>& failures) { at->prepared_in(epoch).set(failures); },
@@ -48,7 +49,7 @@ std::unique_ptr<Peer> Cluster::make_peer() {
   return peer;
 }
 
-Peer& Cluster::add() { return *peers_.emplace_back(make_peer()); }
+Peer& Cluster::add() { return *peers_.emplace_back(make_peer(1)); }
 
 void Cluster::kill(std::size_t rank) {
   peers_[rank]->engine->close();
@@ -57,8 +58,9 @@ void Cluster::kill(std::size_t rank) {
 
 View Cluster::view_for(const Peer& peer) const {
   View view{.epoch = epoch_, .view_epoch = epoch_, .self = peer.id, .key = test_key, .ring = {}, .world_size = 0};
-  for (const auto& member : peers_) view.ring.push_back({member->id, host_, member->engine->port()});
+  for (const auto& member : peers_) view.ring.push_back(member->member());
   view.world_size = static_cast<std::uint32_t>(peers_.size());
+  if (edit_) edit_(view);
   return view;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -70,8 +71,11 @@ struct Peer {
 
 class Cluster {
  public:
-  // Engines with ids 1 … peers, in one installed ring.
-  explicit Cluster(std::size_t peers);
+  // Changes what a peer's view says, before it gets it.
+  using Edit = std::function<void(View&)>;
+
+  // Engines with ids 1 … peers, in one installed ring. `lanes`: connections per peer of each.
+  explicit Cluster(std::size_t peers, std::vector<std::uint32_t> lanes = {}, const Edit& edit = nullptr);
 
   Peer& operator[](std::size_t rank) { return *peers_[rank]; }
   std::size_t size() const { return peers_.size(); }
@@ -83,8 +87,8 @@ class Cluster {
   // Ends the engine at `rank`; the others hear nothing but their broken links.
   void kill(std::size_t rank);
 
-  // How members are named in views from now on.
-  void use_host(std::string host) { host_ = std::move(host); }
+  // From the next view on.
+  void set_edit(const Edit& edit) { edit_ = edit; }
 
   // Prepare, verdicts, install: as the coordinator does.
   void next_view();
@@ -95,11 +99,11 @@ class Cluster {
   void install(const std::vector<Verdict>& verdicts);
 
  private:
-  std::unique_ptr<Peer> make_peer();
+  std::unique_ptr<Peer> make_peer(std::uint32_t lanes);
 
   PeerId next_id_ = 1;
   Epoch epoch_ = 0;
-  std::string host_ = "127.0.0.1";
+  Edit edit_;
   std::vector<std::unique_ptr<Peer>> peers_;
 };
 

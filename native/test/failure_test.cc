@@ -246,8 +246,8 @@ TEST_F(WithFakePeer, FreezeInTheMiddleOfAChunk) {
   const auto op = post();
   play_first_half();
   const Header header = data_header({1, key, {1, 0, slice_bytes}});
-  std::vector<std::uint8_t> bytes(header.begin(), header.end());
-  bytes.resize(bytes.size() + slice_bytes / 2, 0xAA);
+  std::vector<std::uint8_t> bytes(header_bytes + slice_bytes / 2, 0xAA);
+  std::copy(header.begin(), header.end(), bytes.begin());
   fake_.send_raw(bytes);
   // Each question takes the I/O thread around once, so that it has read the bytes.
   for (int i = 0; i < 3; ++i) engine_->cancel(0);

@@ -90,7 +90,9 @@ TEST(Views, PrepareNamesWhoCantBeReached) {
 
 TEST(Views, HostNamesAreResolved) {
   Cluster cluster(2);
-  cluster.use_host("localhost");
+  cluster.set_edit([](View& view) {
+    for (Member& member : view.ring) member.host = "localhost";
+  });
   cluster.add();
   cluster.next_view();
   expect_sum(cluster);

@@ -69,7 +69,7 @@ export const ERROR_CATALOGUE = {
   },
   ERR_PCCL_CANCELLED: {
     retryable: true,
-    meaning: "A member's caller withdrew the op before it was done.",
+    meaning: "Another member's caller withdrew the op or the sync before it was done.",
     remedy: "Retry together with that member, or stop. Buffers are as before the call.",
   },
   ERR_PCCL_CLOSED: {

@@ -3,11 +3,13 @@ import { createRequire } from "node:module";
 import { parseArgs } from "node:util";
 import { PcclError } from "../base/errors.js";
 import { runCoordinator } from "./coordinator.js";
+import { runSimulate } from "./simulate.js";
 import { runStress } from "./stress.js";
 import { USAGE, UsageError } from "./usage.js";
 
 const COMMANDS: Record<string, (args: readonly string[]) => Promise<number>> = {
   coordinator: runCoordinator,
+  simulate: runSimulate,
   stress: runStress,
 };
 

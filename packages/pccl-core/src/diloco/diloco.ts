@@ -3,8 +3,11 @@
  * steps; an outer step then averages how far the peers have moved and takes one step of an outer optimizer with it.
  */
 import { checkInteger, checkNumber, checkOptions, checkSignal, describe } from "../base/check.js";
-import { PcclError, pcclError } from "../base/errors.js";
+import { CancelledError, PcclError, pcclError, PcclTimeoutError } from "../base/errors.js";
+import { TIMEOUT_MAX_MS } from "../base/limits.js";
+import type { CallOptions } from "../peer/call-limits.js";
 import { Communicator } from "../peer/communicator.js";
+import type { AllReduceAllResult } from "../peer/reduce-list.js";
 import { SharedState } from "../peer/shared-state.js";
 import type { SyncResult } from "../peer/state-sync.js";
 import { OuterOptimizer, type OuterOptimizerOptions } from "./outer-optimizer.js";
@@ -18,7 +21,12 @@ export interface DiLoCoOptions {
   /** The same on every peer; η 0.7 and μ 0.9 unless told. */
   readonly outer?: OuterOptimizerOptions;
   /** Ends training: an outer step that is waiting rejects with its reason. Close the communicator then. */
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
+  /**
+   * How long join() or an outer step may take, in milliseconds: then it rejects with ERR_PCCL_TIMEOUT, which names
+   * the peers that were waited for. No limit unless told.
+   */
+  readonly timeoutMs?: number | undefined;
 }
 
 export interface StepOptions {
@@ -59,6 +67,7 @@ export class DiLoCo {
   readonly #layout: readonly ParameterSpan[];
   readonly #optimizer: OuterOptimizer;
   readonly #signal: AbortSignal | undefined;
+  readonly #timeoutMs: number | undefined;
   /** θ and its momentum: the same bytes on every peer between two outer steps. */
   readonly #parameters: Float32Array;
   readonly #momentum: Float32Array;
@@ -76,7 +85,7 @@ export class DiLoCo {
 
   private constructor(communicator: Communicator, options: DiLoCoOptions) {
     const call = "DiLoCo.join";
-    checkOptions(call, options, ["parameters", "innerSteps", "outer", "signal"]);
+    checkOptions(call, options, ["parameters", "innerSteps", "outer", "signal", "timeoutMs"]);
     if (!(communicator instanceof Communicator)) {
       throw pcclError(
         "ERR_PCCL_INVALID_ARGUMENT",
@@ -96,6 +105,9 @@ export class DiLoCo {
     this.#communicator = communicator;
     this.#source = source;
     this.#signal = checkSignal(call, options.signal);
+    const { timeoutMs } = options;
+    if (timeoutMs !== undefined) checkInteger(call, "timeoutMs", timeoutMs, 1, TIMEOUT_MAX_MS);
+    this.#timeoutMs = timeoutMs;
     this.#layout = source.layout.map(({ name, length }) => ({ name, length }));
     const length = layoutLength(this.#layout);
     this.#parameters = new Float32Array(length);
@@ -116,7 +128,7 @@ export class DiLoCo {
     const diloco = new DiLoCo(communicator, options);
     await diloco.#source.read(diloco.#parameters);
     diloco.#checkFinite(diloco.#parameters);
-    await diloco.#sync();
+    await diloco.#sync(diloco.#limits());
     await diloco.#source.write(diloco.#parameters);
     diloco.#endStep();
     return diloco;
@@ -159,9 +171,12 @@ export class DiLoCo {
    * and verifies that all peers hold the same bytes. Collective over all admitted peers. A peer's death at any
    * point is handled inside: the survivors lose none of their work.
    *
-   * Throws ERR_PCCL_NOT_FINITE before anything is sent when the local parameters hold NaN or infinity; the
-   * others wait until this peer calls again with finite ones or closes its communicator. Any error after that
-   * (coordinator lost, peer removed, aborted) is final for this object: every later call throws it again.
+   * Throws ERR_PCCL_NOT_FINITE before anything is sent when the local parameters hold NaN or infinity. To the others
+   * this peer then is one that hasn't finished its inner steps: they wait, for no longer than their `timeoutMs`,
+   * until it calls again with finite parameters, or closes its communicator or dies, and then go on without it.
+   *
+   * An error before the peers' work is averaged, ERR_PCCL_TIMEOUT for example, leaves everything as it was, and the
+   * call may be made again. One after that is final for this object: every later call throws it again.
    */
   async outerStep(): Promise<OuterStep> {
     const call = "diloco.outerStep";
@@ -171,9 +186,11 @@ export class DiLoCo {
     }
     this.#running = true;
     try {
+      const limits = this.#limits();
       await this.#readDelta();
+      const reduced = await this.#reduce(limits);
       try {
-        return await this.#takeStep();
+        return await this.#finishStep(reduced, limits);
       } catch (error) {
         this.#failure = { error };
         throw error;
@@ -192,16 +209,37 @@ export class DiLoCo {
     for (let i = 0; i < delta.length; i++) delta[i] = (parameters[i] as number) - (delta[i] as number);
   }
 
-  async #takeStep(): Promise<OuterStep> {
+  /** What is left of the time for one call of this object's, for each call that it makes itself. */
+  #limits(): () => CallOptions {
+    const startMs = performance.now();
+    return () => {
+      if (this.#timeoutMs === undefined) return { signal: this.#signal };
+      const leftMs = Math.ceil(this.#timeoutMs - (performance.now() - startMs));
+      return { signal: this.#signal, timeoutMs: Math.max(1, leftMs) };
+    };
+  }
+
+  /** Averages Δ and the losses over the peers. Fails with everything as it was. */
+  async #reduce(limits: () => CallOptions): Promise<AllReduceAllResult> {
     const length = this.#parameters.length;
     this.#reduced[length] = this.#losses === 0 ? 0 : this.#lossSum / this.#losses;
     this.#reduced[length + 1] = this.#losses === 0 ? 0 : 1;
-    const { results, retriedOps } = await this.#wait(() =>
-      this.#communicator.allReduceAll(
-        [{ send: this.#reduced, op: "avg", tag: TAG }],
-        this.#signal === undefined ? {} : { signal: this.#signal },
-      ),
-    );
+    const calls = [{ send: this.#reduced, op: "avg", tag: TAG }] as const;
+    for (;;) {
+      try {
+        return await this.#wait(() => this.#communicator.allReduceAll(calls, limits()));
+      } catch (error) {
+        // Another member has withdrawn. It will call again or leave, as one that died has left.
+        if (!(error instanceof CancelledError)) throw error;
+      }
+    }
+  }
+
+  async #finishStep(
+    { results, retriedOps }: AllReduceAllResult,
+    limits: () => CallOptions,
+  ): Promise<OuterStep> {
+    const length = this.#parameters.length;
     const [reduction] = results;
     if (reduction === undefined) throw pcclError("ERR_PCCL_INTERNAL", "allReduceAll gave no result.");
     const [lossMean = 0, lossShare = 0] = this.#reduced.subarray(length);
@@ -210,11 +248,10 @@ export class DiLoCo {
     this.#state.revision++;
 
     // Newcomers come in between the update and the sync: they receive the new state before they contribute.
-    this.#signal?.throwIfAborted();
-    if (await this.#wait(() => this.#communicator.hasPendingPeers())) {
-      await this.#wait(() => this.#communicator.updateTopology());
+    if (await this.#wait(() => this.#communicator.hasPendingPeers(limits()))) {
+      await this.#wait(() => this.#communicator.updateTopology(limits()));
     }
-    const sync = await this.#sync();
+    const sync = await this.#sync(limits);
     await this.#source.write(this.#parameters);
     return {
       index: this.index,
@@ -229,16 +266,16 @@ export class DiLoCo {
     };
   }
 
-  async #sync(): Promise<SyncResult> {
+  async #sync(limits: () => CallOptions): Promise<SyncResult> {
     for (let attempt = 1; ; attempt++) {
-      this.#signal?.throwIfAborted();
       try {
-        const result = await this.#wait(() => this.#communicator.syncSharedState(this.#state));
+        const result = await this.#wait(() => this.#communicator.syncSharedState(this.#state, limits()));
         this.#hashes = result.hashes;
         return result;
       } catch (error) {
-        const retry = error instanceof PcclError && error.retryable && attempt < SYNC_ATTEMPTS_MAX;
-        if (!retry) throw error;
+        const retryable =
+          error instanceof PcclError && error.retryable && !(error instanceof PcclTimeoutError);
+        if (!retryable || attempt >= SYNC_ATTEMPTS_MAX) throw error;
       }
     }
   }

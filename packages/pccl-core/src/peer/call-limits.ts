@@ -6,7 +6,9 @@ import { TIMEOUT_MAX_MS } from "../base/limits.js";
 export interface CallOptions {
   /**
    * Withdraws the call, which then rejects with the signal's reason. A call that can't be withdrawn any more, since
-   * others may have its result already, ends as it would have.
+   * others may have its result already, ends as it would have. While the coordinator can't be reached nobody knows
+   * whether others have: a vote rejects all the same, and only the end of a sync, which may have changed the group's
+   * revision, waits until the coordinator is there again or lost for good.
    */
   readonly signal?: AbortSignal | undefined;
   /** Withdraws the call after so many milliseconds, with ERR_PCCL_TIMEOUT. 1 to 2^31-1; no limit unless told. */
@@ -34,12 +36,11 @@ export async function limited<T>(
   } catch (error) {
     if (!(error instanceof CancelledError)) throw error;
     if (deadline?.passed === true) {
-      const { peerId, epoch } = error;
       const reason = error.reason.startsWith(`${call}: `)
         ? error.reason.slice(call.length + 2)
         : error.reason;
       const message = `${call}: timed out after ${timeoutMs} ms: ${reason}`;
-      throw pcclError("ERR_PCCL_TIMEOUT", message, { peerId, epoch, cause: error });
+      throw pcclError("ERR_PCCL_TIMEOUT", message, { epoch: error.epoch, cause: error });
     }
     throw callerSignal?.aborted === true ? callerSignal.reason : error;
   } finally {

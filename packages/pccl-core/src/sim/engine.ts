@@ -1,152 +1,132 @@
 /**
- * A model of the native engine's contract: views, links, and all-reduces that pass contributions round the ring
- * and commit by dissemination (docs/protocol.md, section 2). Bytes are left out; which states an op can be in,
- * who can know what, and what a freeze interrupts are not.
+ * A model of the native engine's contract: views, and all-reduces that pass contributions round the ring and commit
+ * by dissemination (docs/protocol.md, section 2). Bytes are left out; which states an op can be in, who can know
+ * what, and what a freeze interrupts are not.
  */
+import type { PcclErrorCode } from "../base/errors.js";
 import type { LinkFailure, OpState } from "../membership/messages.js";
 import { linked } from "../membership/ring.js";
 import type { EngineOpReport, EngineOpVerdict, EngineView } from "../membership/session.js";
-import type { Network, Stream } from "./network.js";
-import type { Process } from "./process.js";
+import { belongsTo, type Frame } from "./frames.js";
+import type { DataPlane } from "./links.js";
+import type { Process, Thread } from "./process.js";
+
+/** An op that waits this long for a neighbour's call says so. */
+const STALLED_AFTER_MS = 1_000;
 
 export interface SimOp {
   readonly tag: bigint;
+  /** The ring's. */
   readonly epoch: number;
   readonly seq: number;
+  /** Count, dtype and reduction, as one number. */
+  readonly descriptor: number;
   state: OpState;
-  readonly contributions: Set<number>;
+  /** Why it was aborted. */
+  code: PcclErrorCode | undefined;
+  /** What is summed, by peer, with the epoch in which that peer sent it. */
+  readonly contributions: Map<number, { readonly value: number; readonly epoch: number }>;
+  /** Neighbours in the ring that have called the op, too. */
+  readonly calledBy: Set<number>;
+  /** Contributions that the next rank will get when it has called the op. */
+  readonly unsent: number[];
   readonly heardRounds: Set<number>;
   sentRounds: number;
 }
 
-/** The data plane's frames, each for one op. */
-type Frame = { readonly epoch: number; readonly tag: bigint; readonly seq: number } & (
-  | { readonly kind: "contribution"; readonly from: number; readonly fromEpoch: number }
-  | { readonly kind: "done"; readonly round: number }
-  | { readonly kind: "abort" }
-);
+export interface OpCall {
+  readonly tag: bigint;
+  readonly descriptor: number;
+  readonly value: number;
+}
 
 export interface EngineHooks {
   onPrepared(epoch: number, failures: readonly LinkFailure[]): void;
   onLinkLost(epoch: number, peerId: number, reason: string): void;
-  /** The op is settled; `contributions` are those of its result when it committed. */
+  onStalled(op: SimOp, missing: readonly number[]): void;
+  onCalled(op: SimOp): void;
+  /** The op is committed or aborted. */
   onSettled(op: SimOp, view: EngineView): void;
-}
-
-/** Links between engines. An engine finds its partners by the host that they advertise. */
-export class DataPlane {
-  readonly network: Network;
-  readonly engines: Map<string, SimEngine> = new Map();
-  readonly #links = new Map<string, Stream>();
-  /** Pairs of hosts that can't reach each other. */
-  readonly unreachable: Set<string> = new Set();
-
-  constructor(network: Network) {
-    this.network = network;
-  }
-
-  /** Connects two engines once both are about to build the same view. */
-  link(a: SimEngine, b: SimEngine): void {
-    const key = hostPair(a.host, b.host);
-    if (this.#links.has(key) || this.unreachable.has(key)) return;
-    const [first, second] = a.host < b.host ? [a, b] : [b, a];
-    this.#links.set(key, this.network.connect(first.endFor(second.host), second.endFor(first.host)));
-    for (const [engine, other] of [
-      [a, b],
-      [b, a],
-    ] as const) {
-      this.network.clock.after(this.network.delayMs(), () => {
-        if (this.#links.has(key)) engine.process.deliver(() => engine.onLinkUp(other.host));
-      });
-    }
-  }
-
-  isUp(a: string, b: string): boolean {
-    return this.#links.has(hostPair(a, b));
-  }
-
-  send(from: string, to: string, frame: unknown): void {
-    this.#links.get(hostPair(from, to))?.send(from < to ? 0 : 1, frame);
-  }
-
-  cut(a: string, b: string, silent: boolean): void {
-    const key = hostPair(a, b);
-    this.#links.get(key)?.cut(silent);
-    this.#links.delete(key);
-  }
-
-  cutAllOf(host: string): void {
-    for (const other of this.engines.keys()) this.cut(host, other, false);
-  }
-
-  linkedHosts(): [string, string][] {
-    return [...this.#links.keys()].map((key) => key.split("~") as [string, string]);
-  }
-}
-
-export function hostPair(a: string, b: string): string {
-  return a < b ? `${a}~${b}` : `${b}~${a}`;
 }
 
 interface Preparing {
   readonly view: EngineView;
-  readonly missing: Set<string>;
+  /** Members whose link isn't there yet. */
+  readonly missing: Set<number>;
   prepared: boolean;
   /** Frames of the new epoch from members that have installed it already. */
-  readonly early: Frame[];
+  readonly early: { readonly from: number; readonly frame: Frame }[];
 }
 
 export class SimEngine {
   readonly host: string;
   readonly process: Process;
+  readonly thread: Thread;
   readonly #plane: DataPlane;
   readonly #hooks: EngineHooks;
   view: EngineView | undefined;
   #preparing: Preparing | undefined;
-  /** Ops of the installed epoch by opKey, settled ones too: a freeze has to report them. */
+  /** Ops of the installed ring by opKey, settled ones too: a freeze has to report them. */
   readonly #ops = new Map<string, SimOp>();
   readonly #seqs = new Map<bigint, number>();
   /** Frames of ops that this peer hasn't posted yet. */
-  readonly #unposted = new Map<string, Frame[]>();
-  /** Tags posted while frozen. */
-  readonly #queued: bigint[] = [];
-  #closed = false;
+  readonly #unposted = new Map<string, { readonly from: number; readonly frame: Frame }[]>();
+  /** Ops posted while frozen. */
+  readonly #queued: OpCall[] = [];
+  closed = false;
 
-  constructor(host: string, process: Process, plane: DataPlane, hooks: EngineHooks) {
+  constructor(host: string, thread: Thread, plane: DataPlane, hooks: EngineHooks) {
     this.host = host;
-    this.process = process;
+    this.thread = thread;
+    this.process = thread.process;
     this.#plane = plane;
     this.#hooks = hooks;
-    plane.engines.set(host, this);
   }
 
-  allReduce(tag: bigint): void {
-    if (this.#preparing !== undefined || this.view === undefined) this.#queued.push(tag);
-    else this.#start(tag, this.view);
+  allReduce(call: OpCall): void {
+    if (this.#preparing !== undefined || this.view === undefined) this.#queued.push(call);
+    else this.#start(call, this.view);
   }
 
-  /** Withdraws the op with this tag if it isn't done. */
-  cancel(tag: bigint): void {
-    if (this.#preparing !== undefined || this.view === undefined) return;
-    const op = [...this.#ops.values()].find(
-      (candidate) => candidate.tag === tag && candidate.state === "not-done",
-    );
-    if (op !== undefined) this.#abort(op, this.view);
+  /** Withdraws the op with this tag if it isn't done. False: it hasn't begun, and its caller alone knows of it. */
+  cancel(tag: bigint): boolean {
+    const queued = this.#queued.findIndex((call) => call.tag === tag);
+    if (queued >= 0) {
+      this.#queued.splice(queued, 1);
+      return false;
+    }
+    const op = [...this.#ops.values()].find((known) => known.tag === tag && known.state === "not-done");
+    if (op !== undefined && this.#preparing === undefined && this.view !== undefined) {
+      this.#abort(op, this.view, "ERR_PCCL_CANCELLED");
+    }
+    return true;
+  }
+
+  /** Aborts an op that waits for `peerId`'s call, unless that came after all. */
+  abortIfMissing(epoch: number, tag: bigint, seq: number, peerId: number): boolean {
+    const op = this.#ops.get(opKey(tag, seq));
+    const { view } = this;
+    if (this.#preparing !== undefined || view?.epoch !== epoch) return false;
+    if (op?.state !== "not-done" || op.calledBy.has(peerId) || !ringNeighbours(view).includes(peerId))
+      return false;
+    this.#abort(op, view, "ERR_PCCL_CALL_MISMATCH");
+    return true;
   }
 
   prepare(view: EngineView, timeoutMs: number): EngineOpReport[] {
-    this.#preparing = {
+    this.#plane.register(nameOf(view, view.peerId), this);
+    const preparing: Preparing = {
       view,
-      missing: new Set(neighbours(view)),
+      missing: new Set(linkedPeersOf(view).filter((id) => !this.#hasLink(view, id))),
       prepared: false,
       early: [],
     };
-    this.#plane.network.clock.after(timeoutMs, () =>
-      this.process.deliver(() => {
-        if (this.#preparing?.view === view) this.#finishPrepare(this.#preparing);
-      }),
-    );
-    this.#buildLinks(this.#preparing);
+    this.#preparing = preparing;
+    this.thread.after(timeoutMs, () => {
+      if (this.#preparing === preparing) this.#finishPrepare(preparing);
+    });
+    for (const id of preparing.missing) this.#build(view, id);
+    if (preparing.missing.size === 0) this.#finishPrepare(preparing);
     return [...this.#ops.values()].map(({ tag, seq, state }) => ({ tag, seq, state }));
   }
 
@@ -166,83 +146,107 @@ export class SimEngine {
       if (commit && op.state !== "done") {
         throw new Error(`${this.host}: commit of op ${op.tag}/${op.seq}, whose result it doesn't hold`);
       }
-      if (old !== undefined) this.#settle(op, commit ? "committed" : "aborted", old);
+      if (old === undefined) continue;
+      this.#settle(op, commit ? "committed" : "aborted", old, commit ? undefined : "ERR_PCCL_PEER_LOST");
     }
     this.view = preparing.view;
     this.#preparing = undefined;
     this.#ops.clear();
     this.#seqs.clear();
     this.#unposted.clear();
-    for (const tag of this.#queued.splice(0)) this.#start(tag, this.view);
-    for (const frame of preparing.early) this.#onFrame(frame);
+    for (const call of this.#queued.splice(0)) this.#start(call, this.view);
+    for (const { from, frame } of preparing.early) this.#take(from, frame);
+  }
+
+  setWorld(viewEpoch: number, worldSize: number): void {
+    if (this.view !== undefined) this.view = { ...this.view, viewEpoch, worldSize };
   }
 
   close(): void {
-    this.#closed = true;
-    this.#plane.engines.delete(this.host);
-    this.#plane.cutAllOf(this.host);
+    this.closed = true;
+    this.#plane.close(this);
   }
 
-  onLinkUp(host: string): void {
-    const preparing = this.#preparing;
-    if (preparing === undefined || !preparing.missing.delete(host)) return;
-    if (preparing.missing.size === 0) this.#finishPrepare(preparing);
+  /** Whether it is about to have the links of this epoch, or has them. */
+  prepares(epoch: number): boolean {
+    return this.#preparing?.view.epoch === epoch && !this.closed;
   }
 
-  endFor(other: string): {
-    process: Process;
-    onMessage(message: unknown): void;
-    onEnd(reason: string): void;
-  } {
-    return {
-      process: this.process,
-      onMessage: (message) => this.#onFrame(message as Frame),
-      onEnd: (reason) => this.#onLinkEnd(other, reason),
-    };
+  awaits(name: string, epoch: number): boolean {
+    if (!this.prepares(epoch) || this.process.state === "dead" || this.#preparing === undefined) return false;
+    const { view, missing, prepared } = this.#preparing;
+    return !prepared && [...missing].some((id) => nameOf(view, id) === name);
   }
 
-  #buildLinks(preparing: Preparing): void {
-    for (const host of [...preparing.missing]) {
-      const other = this.#plane.engines.get(host);
-      if (this.#plane.isUp(this.host, host)) preparing.missing.delete(host);
-      else if (other?.isPreparing(preparing.view.epoch)) this.#plane.link(this, other);
-    }
-    if (preparing.missing.size === 0) this.#finishPrepare(preparing);
-  }
-
-  isPreparing(epoch: number): boolean {
-    return this.#preparing?.view.epoch === epoch && this.process.state !== "dead";
-  }
-
-  #finishPrepare(preparing: Preparing): void {
-    if (preparing.prepared || this.#closed) return;
-    preparing.prepared = true;
-    const failures = preparing.view.ring
-      .filter(({ host }) => preparing.missing.has(host))
-      .map(({ peerId }) => ({ peerId, reason: "no answer" }));
-    // Later, as the real engine's events are.
-    this.#plane.network.clock.after(0, () =>
-      this.process.deliver(() => this.#hooks.onPrepared(preparing.view.epoch, failures)),
+  /** Whether its views ask it to pass on the bytes of this pair. */
+  relays(a: SimEngine, b: SimEngine): boolean {
+    return [this.#preparing?.view, this.view].some((view) =>
+      view?.relays.some((pair) => {
+        const [first, second] = [this.#engine(view, pair.a), this.#engine(view, pair.b)];
+        return (first === a && second === b) || (first === b && second === a);
+      }),
     );
   }
 
-  #onLinkEnd(host: string, reason: string): void {
-    if (this.#closed) return;
+  onLinkUp(other: SimEngine): void {
     const preparing = this.#preparing;
-    const uses = (view: EngineView | undefined): view is EngineView =>
-      view !== undefined && neighbours(view).includes(host);
-    const view = uses(preparing?.view) ? preparing?.view : uses(this.view) ? this.view : undefined;
-    if (view === undefined) return;
-    if (view === preparing?.view && !preparing.prepared) {
-      preparing.missing.add(host);
-      this.#buildLinks(preparing);
-      return;
+    if (preparing === undefined || this.closed) return;
+    for (const id of preparing.missing) {
+      if (this.#engine(preparing.view, id) === other) preparing.missing.delete(id);
     }
-    const peerId = view.ring.find((member) => member.host === host)?.peerId;
-    if (peerId !== undefined) this.#hooks.onLinkLost(view.epoch, peerId, reason);
+    if (preparing.missing.size === 0) this.#finishPrepare(preparing);
   }
 
-  #start(tag: bigint, view: EngineView): void {
+  onLinkLost(other: SimEngine, reason: string): void {
+    if (this.closed) return;
+    const preparing = this.#preparing;
+    const idIn = (view: EngineView | undefined): number | undefined =>
+      view && linkedPeersOf(view).find((id) => this.#engine(view, id) === other);
+    const next = idIn(preparing?.view);
+    if (preparing !== undefined && next !== undefined) {
+      if (preparing.prepared) return this.#hooks.onLinkLost(preparing.view.epoch, next, reason);
+      preparing.missing.add(next);
+      return this.#build(preparing.view, next);
+    }
+    const current = idIn(this.view);
+    if (current !== undefined) this.#hooks.onLinkLost(this.view?.epoch ?? 0, current, reason);
+  }
+
+  onFrame({ from, frame }: { readonly from: number; readonly frame: Frame }): void {
+    const preparing = this.#preparing;
+    if (this.closed) return;
+    if (preparing === undefined) this.#take(from, frame);
+    // Frozen: the old epoch makes no more progress, the new one begins with the install.
+    else if (belongsTo(frame, preparing.view)) preparing.early.push({ from, frame });
+  }
+
+  #hasLink(view: EngineView, id: number): boolean {
+    const via = viaOf(view, id);
+    return this.#plane.isUp(
+      this,
+      this.#engine(view, id),
+      via === undefined ? undefined : this.#engine(view, via),
+    );
+  }
+
+  #engine(view: EngineView, id: number): SimEngine | undefined {
+    return this.#plane.engine(nameOf(view, id));
+  }
+
+  #build(view: EngineView, id: number): void {
+    const via = viaOf(view, id);
+    this.#plane.build(this, nameOf(view, id), via === undefined ? undefined : nameOf(view, via), view.epoch);
+  }
+
+  #finishPrepare(preparing: Preparing): void {
+    if (preparing.prepared || this.closed) return;
+    preparing.prepared = true;
+    const failures = [...preparing.missing].map((peerId) => ({ peerId, reason: "no answer" }));
+    // Later, as the real engine's events are.
+    this.thread.after(0, () => this.#hooks.onPrepared(preparing.view.epoch, failures));
+  }
+
+  #start({ tag, descriptor, value }: OpCall, view: EngineView): void {
     const seq = this.#seqs.get(tag) ?? 0;
     this.#seqs.set(tag, seq + 1);
     const { epoch } = view;
@@ -250,48 +254,91 @@ export class SimEngine {
       tag,
       epoch,
       seq,
+      descriptor,
       state: "not-done",
-      contributions: new Set(),
+      code: undefined,
+      contributions: new Map(),
+      calledBy: new Set(),
+      unsent: [],
       heardRounds: new Set(),
       sentRounds: 0,
     };
-    const key = `${tag}/${seq}`;
+    const key = opKey(tag, seq);
     this.#ops.set(key, op);
-    this.#onContribution(op, view, view.peerId, epoch);
-    for (const frame of this.#unposted.get(key) ?? []) this.#onFrame(frame);
+    this.#hooks.onCalled(op);
+    for (const id of ringNeighbours(view))
+      this.#send(view, id, { kind: "called", epoch, tag, seq, descriptor });
+    this.#contribute(op, view, view.peerId, value, epoch);
+    for (const { from, frame } of this.#unposted.get(key) ?? []) this.#take(from, frame);
     this.#unposted.delete(key);
+    if (op.state !== "not-done") return;
+    this.thread.after(STALLED_AFTER_MS, () => {
+      if (op.state !== "not-done" || this.#preparing !== undefined || this.view?.epoch !== epoch) return;
+      const missing = ringNeighbours(view).filter((id) => !op.calledBy.has(id));
+      if (missing.length > 0 && !this.closed) this.#hooks.onStalled(op, missing);
+    });
   }
 
-  #onFrame(frame: Frame): void {
-    const preparing = this.#preparing;
-    if (preparing !== undefined) {
-      // Frozen: the old epoch makes no more progress, the new one begins with the install.
-      if (frame.epoch === preparing.view.epoch) preparing.early.push(frame);
-      return;
-    }
+  #take(from: number, frame: Frame): void {
     const { view } = this;
-    if (view === undefined || frame.epoch !== view.epoch || this.#closed) return;
-    const key = `${frame.tag}/${frame.seq}`;
+    if (view === undefined || !belongsTo(frame, view)) return;
+    const key = opKey(frame.tag, frame.seq);
     const op = this.#ops.get(key);
-    if (op === undefined) {
-      this.#unposted.set(key, [...(this.#unposted.get(key) ?? []), frame]);
-    } else if (frame.kind === "contribution") this.#onContribution(op, view, frame.from, frame.fromEpoch);
-    else if (frame.kind === "done") {
-      op.heardRounds.add(frame.round);
-      this.#disseminate(op, view);
-    } else this.#abort(op, view);
+    if (op === undefined) return this.#keep(view, key, from, frame);
+    switch (frame.kind) {
+      case "called":
+        return this.#onCalled(op, view, from, frame.descriptor);
+      case "contribution":
+        return this.#contribute(op, view, frame.peerId, frame.value, frame.epoch);
+      case "done":
+        op.heardRounds.add(frame.round);
+        return this.#disseminate(op, view);
+      case "abort":
+        return this.#abort(op, view, frame.code);
+    }
   }
 
-  #onContribution(op: SimOp, view: EngineView, from: number, fromEpoch: number): void {
-    if (op.state !== "not-done" || op.contributions.has(from)) return;
-    if (fromEpoch !== op.epoch)
-      throw new Error(`${this.host}: op ${op.tag} got a contribution of another epoch`);
-    op.contributions.add(from);
-    const { tag, epoch, seq } = op;
-    this.#sendToRank(view, 1, { kind: "contribution", epoch, tag, seq, from, fromEpoch });
+  /** What comes for an op that isn't called here yet waits for the call. */
+  #keep(view: EngineView, key: string, from: number, frame: Frame): void {
+    const known = this.#unposted.get(key) ?? [];
+    const isOver =
+      (this.#seqs.get(frame.tag) ?? 0) > frame.seq || known.some((kept) => kept.frame.kind === "abort");
+    if (isOver) return;
+    if (frame.kind === "abort") {
+      for (const id of linkedPeersOf(view)) this.#send(view, id, frame);
+      if (frame.code === "ERR_PCCL_CALL_MISMATCH") {
+        // This peer hears of the mismatch from the call that it waits in; its next op is the others' next one.
+        this.#seqs.set(frame.tag, frame.seq + 1);
+        this.#unposted.delete(key);
+        return;
+      }
+    }
+    this.#unposted.set(key, [...known, { from, frame }]);
+  }
+
+  #onCalled(op: SimOp, view: EngineView, from: number, descriptor: number): void {
+    op.calledBy.add(from);
+    if (op.state === "aborted") return;
+    if (descriptor !== op.descriptor) return this.#abort(op, view, "ERR_PCCL_DESCRIPTOR_MISMATCH");
+    if (from === atDistance(view, 1)) for (const id of op.unsent.splice(0)) this.#forward(op, view, id);
+  }
+
+  #contribute(op: SimOp, view: EngineView, peerId: number, value: number, epoch: number): void {
+    if (op.state !== "not-done" || op.contributions.has(peerId)) return;
+    op.contributions.set(peerId, { value, epoch });
+    this.#forward(op, view, peerId);
     if (op.contributions.size < view.ring.length) return;
     op.state = "done";
     this.#disseminate(op, view);
+  }
+
+  #forward(op: SimOp, view: EngineView, peerId: number): void {
+    const next = atDistance(view, 1);
+    const { tag, epoch, seq } = op;
+    const value = op.contributions.get(peerId)?.value;
+    if (value === undefined || next === view.peerId || next === peerId) return;
+    if (!op.calledBy.has(next)) op.unsent.push(peerId);
+    else this.#send(view, next, { kind: "contribution", epoch, tag, seq, peerId, value });
   }
 
   /** Round k goes out once rounds 0 to k-1 were heard; whoever has heard all knows that all are done. */
@@ -301,41 +348,68 @@ export class SimEngine {
     const { tag, epoch, seq } = op;
     while (op.sentRounds < rounds && (op.sentRounds === 0 || op.heardRounds.has(op.sentRounds - 1))) {
       const round = op.sentRounds++;
-      this.#sendToRank(view, 2 ** round, { kind: "done", epoch, tag, seq, round });
+      this.#send(view, atDistance(view, 2 ** round), { kind: "done", epoch, tag, seq, round });
     }
     if (op.sentRounds === rounds && (rounds === 0 || op.heardRounds.has(rounds - 1))) {
-      this.#settle(op, "committed", view);
+      this.#settle(op, "committed", view, undefined);
     }
   }
 
-  #abort(op: SimOp, view: EngineView): void {
+  #abort(op: SimOp, view: EngineView, code: PcclErrorCode): void {
     if (op.state === "committed")
       throw new Error(`${this.host}: abort of op ${op.tag}/${op.seq}, which committed`);
     if (op.state === "aborted") return;
     const { tag, epoch, seq } = op;
-    for (const host of neighbours(view))
-      this.#plane.send(this.host, host, { kind: "abort", epoch, tag, seq });
-    this.#settle(op, "aborted", view);
+    for (const id of linkedPeersOf(view)) this.#send(view, id, { kind: "abort", epoch, tag, seq, code });
+    this.#settle(op, "aborted", view, code);
   }
 
-  #settle(op: SimOp, state: "committed" | "aborted", view: EngineView): void {
+  #settle(
+    op: SimOp,
+    state: "committed" | "aborted",
+    view: EngineView,
+    code: PcclErrorCode | undefined,
+  ): void {
     op.state = state;
+    op.code = code;
     this.#hooks.onSettled(op, view);
   }
 
-  #sendToRank(view: EngineView, distance: number, frame: Frame): void {
-    const size = view.ring.length;
-    const to = view.ring[(rankOf(view) + distance) % size];
-    if (to !== undefined && to.peerId !== view.peerId) this.#plane.send(this.host, to.host, frame);
+  #send(view: EngineView, to: number, frame: Frame): void {
+    const engine = this.#engine(view, to);
+    if (engine !== undefined) this.#plane.send(this, engine, { from: view.peerId, frame });
   }
+}
+
+function opKey(tag: bigint, seq: number): string {
+  return `${tag}/${seq}`;
+}
+
+/** Peers of different worlds can't take each other for members: their keys differ. */
+function nameOf(view: EngineView, peerId: number): string {
+  return `${view.key.join("")}/${peerId}`;
 }
 
 function rankOf(view: EngineView): number {
   return view.ring.findIndex((member) => member.peerId === view.peerId);
 }
 
-/** Hosts of the members that `view` links its owner with. */
-function neighbours(view: EngineView): string[] {
+function atDistance(view: EngineView, distance: number): number {
+  return view.ring[(rankOf(view) + distance) % view.ring.length]?.peerId ?? view.peerId;
+}
+
+/** The ranks before and after the owner's, between which an op's data moves. */
+function ringNeighbours(view: EngineView): number[] {
+  const ids = new Set([atDistance(view, 1), atDistance(view, view.ring.length - 1)]);
+  return [...ids].filter((id) => id !== view.peerId);
+}
+
+/** Members that `view` links its owner with. */
+function linkedPeersOf(view: EngineView): number[] {
   const rank = rankOf(view);
-  return view.ring.filter((_, other) => linked(rank, other, view.ring.length)).map((member) => member.host);
+  return view.ring.filter((_, other) => linked(rank, other, view.ring.length)).map((member) => member.peerId);
+}
+
+function viaOf(view: EngineView, peerId: number): number | undefined {
+  return view.ring.find((member) => member.peerId === peerId)?.via;
 }

@@ -1,7 +1,23 @@
-/** The rules of docs/protocol.md, checked at each event that could break one. A broken rule throws. */
+/**
+ * What must always hold (docs/simulator.md lists the rules), checked at each event that could break one. A broken
+ * rule throws. The simulator knows more than any of its processes: who lives, who could reach whom, what was sent.
+ */
+import type { CoordinatorMessage } from "../membership/messages.js";
+import type { SessionError } from "../membership/session-protocol.js";
 import type { EngineView } from "../membership/session.js";
 import type { SimOp } from "./engine.js";
 import type { SimPeer } from "./peer.js";
+import type { Outcome } from "./program.js";
+import { describeMessage } from "./trace.js";
+
+export class Violation extends Error {
+  readonly rule: string;
+
+  constructor(rule: string, message: string) {
+    super(`${rule}: ${message}`);
+    this.rule = rule;
+  }
+}
 
 /** A sync that the coordinator has completed. */
 interface SyncRound {
@@ -9,89 +25,233 @@ interface SyncRound {
   readonly holders: ReadonlySet<number>;
   /** What its members hold, once the first of them has said so. */
   content: number | undefined;
+  /** What they make of it in the step that follows. */
+  next: number | undefined;
+}
+
+interface KnownOp {
+  readonly descriptors: Set<number>;
+  settled: { readonly state: SimOp["state"]; readonly by: string; readonly sum: number } | undefined;
+}
+
+const COUNTED = [
+  "commits",
+  "aborts",
+  "installs",
+  "growths",
+  "syncs",
+  "restarts",
+  "resends",
+  "mismatches",
+  "cancellations",
+  "relayed",
+] as const;
+
+export type Counts = Record<(typeof COUNTED)[number], number>;
+
+export function noCounts(): Counts {
+  return Object.fromEntries(COUNTED.map((name) => [name, 0])) as Counts;
+}
+
+/** What the world outside of its processes says. */
+export interface Facts {
+  /** Whether something was scripted to make peers call different things, ops of different shape, or withdraw. */
+  readonly deviates: boolean;
+  readonly misfits: boolean;
+  readonly withdraws: boolean;
+  /** A peer that can be heard and isn't: since when nothing has kept it and the coordinator from hearing each other. */
+  readonly undisturbedMs: (peer: SimPeer) => number;
+  /** There is a member of its group that it couldn't be linked with lately, not even by a relay. */
+  readonly isCutOff: (peer: SimPeer) => boolean;
+  /** No coordinator could be reached for the time that a peer tries, or none that knows it. */
+  readonly lostCoordinator: (peer: SimPeer) => boolean;
+  /** The longest that a peer may be kept from hearing by delays alone. */
+  readonly patienceMs: number;
 }
 
 export class Invariants {
-  readonly #verdicts = new Map<string, { readonly state: SimOp["state"]; readonly by: string }>();
+  readonly counts: Counts = noCounts();
+  readonly #facts: Facts;
+  readonly #ops = new Map<string, KnownOp>();
   readonly #views = new Map<string, string>();
-  readonly #rounds = new Map<number, SyncRound[]>();
+  readonly #rounds = new Map<string, SyncRound[]>();
+  readonly #roundOf = new Map<SimPeer, SyncRound>();
   readonly #epochs = new Map<SimPeer, number>();
-  /** What was seen, so that a test can tell that its seeds reach what they should. */
-  readonly counts: Record<"commits" | "aborts" | "installs" | "syncs" | "restarts", number> = {
-    commits: 0,
-    aborts: 0,
-    installs: 0,
-    syncs: 0,
-    restarts: 0,
-  };
+  readonly #sent = new Map<string, CoordinatorMessage>();
 
-  /** I1 and I3: one verdict for each op, and a result of exactly its epoch's ring. */
-  onSettled(peer: SimPeer, op: SimOp, view: EngineView): void {
-    const name = `group ${peer.group}, op ${op.epoch}:${op.tag}/${op.seq}`;
-    const known = this.#verdicts.get(name);
-    if (known === undefined) this.#verdicts.set(name, { state: op.state, by: peer.host });
-    else if (known.state !== op.state) {
-      throw new Error(`I1: ${name}: ${known.by} ${known.state} it, ${peer.host} ${op.state} it`);
+  constructor(facts: Facts) {
+    this.#facts = facts;
+  }
+
+  /** I4: what members have called differently is never combined. */
+  onOpCalled(peer: SimPeer, op: SimOp): void {
+    this.#op(peer, op).descriptors.add(op.descriptor);
+  }
+
+  /** I1 to I4: one verdict for each op, and one result, of exactly its ring. Returns the op's sum. */
+  onSettled(peer: SimPeer, op: SimOp, view: EngineView): number {
+    const name = opName(peer, op);
+    const known = this.#op(peer, op);
+    const sum = [...op.contributions.values()].reduce((total, { value }) => (total + value) | 0, 0);
+    if (known.settled !== undefined && known.settled.state !== op.state) {
+      throw new Violation(
+        "I1",
+        `${name}: ${known.settled.by} ${known.settled.state} it, ${peer.host} ${op.state} it`,
+      );
     }
     if (op.state === "committed") {
       this.counts.commits++;
       const ring = view.ring.map((member) => member.peerId);
-      const missing = ring.filter((id) => !op.contributions.has(id));
-      if (op.epoch !== view.epoch || missing.length > 0 || op.contributions.size !== ring.length) {
-        throw new Error(`I3: ${name}: ${[...op.contributions]} is not the ring ${ring}`);
+      const late = [...op.contributions].filter(([, { epoch }]) => epoch !== op.epoch);
+      if (op.epoch !== view.epoch || late.length > 0) {
+        throw new Violation("I3", `${name}: ${peer.host} took bytes of ring ${late[0]?.[1].epoch}`);
+      }
+      if (op.contributions.size !== ring.length || ring.some((id) => !op.contributions.has(id))) {
+        throw new Violation(
+          "I3",
+          `${name}: ${[...op.contributions.keys()].join()} is not the ring ${ring.join()}`,
+        );
+      }
+      if (known.settled !== undefined && known.settled.sum !== sum) {
+        throw new Violation(
+          "I2",
+          `${name} is ${known.settled.sum} on ${known.settled.by}, ${sum} on ${peer.host}`,
+        );
+      }
+      if (known.descriptors.size > 1) {
+        throw new Violation("I4", `${name}: its members called it with different descriptors`);
       }
     } else this.counts.aborts++;
+    known.settled ??= { state: op.state, by: peer.host, sum };
+    return sum;
   }
 
-  /** Epochs only rise. */
-  onInstall(peer: SimPeer, epoch: number): void {
-    const last = this.#epochs.get(peer) ?? 0;
-    if (epoch <= last) throw new Error(`epochs: ${peer.host} installs ${epoch} after ${last}`);
-    this.#epochs.set(peer, epoch);
-  }
-
-  /** One epoch has one view on all peers. */
-  onInstalled(peer: SimPeer, { epoch, ring, worldSize }: EngineView): void {
+  /** Epochs only rise, and one epoch has one view on all peers. */
+  onInstalled(peer: SimPeer, { viewEpoch, epoch, ring, worldSize }: EngineView): void {
     this.counts.installs++;
-    const name = `group ${peer.group} in epoch ${epoch}`;
-    const text = `${ring.map((member) => member.peerId).join()} of ${worldSize}`;
+    if (ring.some(({ via }) => via !== undefined)) this.counts.relayed++;
+    const last = this.#epochs.get(peer) ?? 0;
+    if (viewEpoch <= last) throw new Violation("epochs", `${peer.host} installs ${viewEpoch} after ${last}`);
+    this.#epochs.set(peer, viewEpoch);
+    const name = `${peer.generation}, group ${peer.group} in epoch ${viewEpoch}`;
+    const text = `ring ${epoch} = [${ring.map((member) => member.peerId).join()}] of ${worldSize}`;
     const known = this.#views.get(name);
-    if (known !== undefined && known !== text) throw new Error(`views: ${name} is ${known} and ${text}`);
+    if (known !== undefined && known !== text)
+      throw new Violation("views", `${name} is ${known} and ${text}`);
     this.#views.set(name, text);
   }
 
   /** I6: newcomers come in by a call of every admitted peer, or into an empty world. */
-  onAdmission(admitted: readonly SimPeer[]): void {
-    for (const peer of admitted) {
-      if (peer.alive && peer.call?.kind !== "update-topology") {
-        throw new Error(`I6: newcomers are admitted while ${peer.host} is in ${peer.call?.kind}`);
-      }
-    }
+  onGrowth(peer: SimPeer): void {
+    this.counts.growths++;
+    if (!peer.consents)
+      throw new Violation("I6", `newcomers are admitted without the consent of ${peer.host}`);
+    peer.consents = false;
   }
 
   /** I7: while a holder of the last revision is a member, revisions stay or advance by one. */
-  onSync(group: number, revision: number, members: ReadonlySet<number>): void {
+  onSync(generation: number, group: number, revision: number, members: ReadonlySet<number>): void {
     this.counts.syncs++;
-    const rounds = this.#rounds.get(group) ?? [];
+    const name = `${generation}/${group}`;
+    const rounds = this.#rounds.get(name) ?? [];
     const last = rounds.at(-1);
     if (last !== undefined && [...last.holders].some((id) => members.has(id))) {
       if (revision !== last.revision && revision !== last.revision + 1) {
-        throw new Error(`I7: group ${group} goes from revision ${last.revision} to ${revision}`);
+        throw new Violation("I7", `group ${group} goes from revision ${last.revision} to ${revision}`);
       }
     } else if (last !== undefined) this.counts.restarts++;
-    this.#rounds.set(group, [...rounds, { revision, holders: members, content: undefined }]);
+    this.#rounds.set(name, [...rounds, { revision, holders: members, content: undefined, next: undefined }]);
   }
 
   /** I2: all who took part in a sync hold the same content. */
   onSynced(peer: SimPeer, revision: number, content: number): void {
     const round = this.#rounds
-      .get(peer.group)
+      .get(`${peer.generation}/${peer.group}`)
       ?.findLast((candidate) => candidate.revision === revision && candidate.holders.has(peer.peerId));
     if (round === undefined)
-      throw new Error(`I7: ${peer.host} has revision ${revision}, which nobody synced`);
+      throw new Violation("I7", `${peer.host} has revision ${revision}, which nobody synced`);
     round.content ??= content;
     if (round.content !== content) {
-      throw new Error(`I2: revision ${revision} is ${round.content}, but ${content} on ${peer.host}`);
+      throw new Violation("I2", `revision ${revision} is ${round.content}, but ${content} on ${peer.host}`);
+    }
+    this.#roundOf.set(peer, round);
+  }
+
+  /** I2: those who began a step with the same content come out of it with the same. */
+  onOffer(peer: SimPeer, revision: number, content: number): void {
+    const round = this.#roundOf.get(peer);
+    if (round === undefined || revision !== round.revision + 1) return;
+    round.next ??= content;
+    if (round.next !== content) {
+      throw new Violation(
+        "I2",
+        `the step to revision ${revision} gave ${round.next}, but ${content} on ${peer.host}`,
+      );
     }
   }
+
+  /** A message's number names it for ever: one that was sent is sent again the same, also after a restart. */
+  onSent(generation: number, peerId: number, seq: number, message: CoordinatorMessage): void {
+    if (seq === 0) return;
+    const name = `${generation}/${peerId}/${seq}`;
+    const known = this.#sent.get(name);
+    if (known === undefined) return void this.#sent.set(name, message);
+    this.counts.resends++;
+    if (known === message) return;
+    const [before, now] = [describeMessage(known), describeMessage(message)];
+    if (before !== now)
+      throw new Violation("messages", `number ${seq} to peer ${peerId} was ${before}, is ${now}`);
+  }
+
+  /** I4, and errors come to those alone who gave a reason for them. */
+  onOutcome(peer: SimPeer, outcome: Outcome): void {
+    const codes =
+      outcome.kind === "error" ? [outcome.code] : outcome.kind === "reduced" ? outcome.results.values() : [];
+    for (const code of codes) {
+      const unfounded =
+        (code === "ERR_PCCL_CALL_MISMATCH" && !this.#facts.deviates && !this.#facts.withdraws) ||
+        (code === "ERR_PCCL_DESCRIPTOR_MISMATCH" && !this.#facts.misfits) ||
+        (code === "ERR_PCCL_CANCELLED" && !this.#facts.withdraws);
+      if (unfounded) throw new Violation("I4", `${peer.host} gets ${code}, and nobody gave a reason`);
+      if (code === "ERR_PCCL_CALL_MISMATCH") this.counts.mismatches++;
+      if (code === "ERR_PCCL_CANCELLED") this.counts.cancellations++;
+    }
+  }
+
+  /** I8: nobody is removed who lives and could be heard. */
+  onRemoved(peer: SimPeer, reason: string): void {
+    const { undisturbedMs, patienceMs, isCutOff } = this.#facts;
+    if (peer.alive && peer.result === undefined && undisturbedMs(peer) > patienceMs && !isCutOff(peer)) {
+      throw new Violation("I8", `${peer.host} lives and can be heard, but is removed: ${reason}`);
+    }
+  }
+
+  /** A session ends by itself for a reason that the peer's user can understand. */
+  onEnded(peer: SimPeer, { code, message }: SessionError): void {
+    switch (code) {
+      case "ERR_PCCL_REMOVED":
+      case "ERR_PCCL_COORDINATOR_UNREACHABLE":
+        return;
+      case "ERR_PCCL_TIMEOUT":
+        // Its registration got stuck on the way.
+        if (peer.peerId === 0) return;
+        break;
+      case "ERR_PCCL_COORDINATOR_LOST":
+        if (peer.peerId === 0 || this.#facts.lostCoordinator(peer)) return;
+        throw new Violation("I8", `${peer.host} has lost a coordinator that it could reach: ${message}`);
+    }
+    // No fault of the network or of a process makes either side break the protocol.
+    throw new Violation("protocol", `${peer.host} ends with ${code}: ${message}`);
+  }
+
+  #op(peer: SimPeer, op: SimOp): KnownOp {
+    const name = opName(peer, op);
+    let known = this.#ops.get(name);
+    if (known === undefined) this.#ops.set(name, (known = { descriptors: new Set(), settled: undefined }));
+    return known;
+  }
+}
+
+function opName(peer: SimPeer, { epoch, tag, seq }: SimOp): string {
+  return `world ${peer.generation}, group ${peer.group}, op ${epoch}:${tag}/${seq}`;
 }

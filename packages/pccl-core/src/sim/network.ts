@@ -1,78 +1,206 @@
 /**
- * Streams as TCP gives them: messages of one direction keep their order, come after a random delay, or, when the
- * stream is cut, not at all. A cut may show at an end or stay unnoticed there, as when a cable is pulled.
+ * Paths between hosts, and streams over them as TCP gives them: what is sent in one direction keeps its order and
+ * comes after a random delay. Over a blocked path nothing comes until it opens again; a stream that is cut loses
+ * what is under way, and an end may not notice.
  */
 import type { Clock } from "./clock.js";
-import type { Process } from "./process.js";
-import type { Random } from "./random.js";
+import type { Thread } from "./process.js";
+import { Random } from "./random.js";
 
-export interface StreamEnd {
-  readonly process: Process;
-  onMessage(message: unknown): void;
-  onEnd(reason: string): void;
+/** TCP's retransmissions after an outage come with growing pauses. */
+const RETRANSMIT_MS_MAX = 1_000;
+
+export interface Latency {
+  /** Share of messages that are slow. */
+  readonly slowShare: number;
+  readonly slowMsMax: number;
 }
 
 export class Network {
   readonly clock: Clock;
-  readonly random: Random;
+  readonly #seed: number;
+  readonly #latency: Latency;
+  /** How many faults block a path, by pathKey(). */
+  readonly #blocked = new Map<string, number>();
+  readonly #isolated = new Set<string>();
+  readonly #held = new Set<Pipe>();
+  /** Called after a path was blocked or opened. */
+  onPathsChanged: () => void = () => {};
 
-  constructor(clock: Clock, random: Random) {
+  constructor(clock: Clock, seed: number, latency: Latency) {
     this.clock = clock;
-    this.random = random;
+    this.#seed = seed;
+    this.#latency = latency;
+  }
+
+  random(stream: string): Random {
+    return new Random(this.#seed, stream);
   }
 
   /** Mostly short, sometimes long: reordering between streams comes from here. */
-  delayMs(): number {
-    return this.random.chance(0.05) ? this.random.between(20, 1_500) : this.random.between(0.1, 20);
+  delayMs(random: Random): number {
+    const { slowShare, slowMsMax } = this.#latency;
+    return random.chance(slowShare) ? random.between(20, slowMsMax) : random.between(0.1, 20);
   }
 
-  connect(a: StreamEnd, b: StreamEnd): Stream {
-    return new Stream(this, a, b);
+  isOpen(from: string, to: string): boolean {
+    if (this.#isolated.has(from) || this.#isolated.has(to)) return false;
+    return this.#blocked.size === 0 || !this.#blocked.has(pathKey(from, to));
+  }
+
+  isOpenBothWays(a: string, b: string): boolean {
+    return this.isOpen(a, b) && this.isOpen(b, a);
+  }
+
+  block(from: string, to: string): void {
+    const key = pathKey(from, to);
+    this.#blocked.set(key, (this.#blocked.get(key) ?? 0) + 1);
+    this.onPathsChanged();
+  }
+
+  unblock(from: string, to: string): void {
+    const key = pathKey(from, to);
+    const left = (this.#blocked.get(key) ?? 1) - 1;
+    if (left > 0) this.#blocked.set(key, left);
+    else this.#blocked.delete(key);
+    this.wakePipes();
+    this.onPathsChanged();
+  }
+
+  /** Nothing gets to or from the host any more. */
+  isolate(host: string): void {
+    this.#isolated.add(host);
+    this.onPathsChanged();
+  }
+
+  hold(pipe: Pipe): void {
+    this.#held.add(pipe);
+  }
+
+  /** Lets pipes look again whether what they hold can go on. */
+  wakePipes(): void {
+    const held = [...this.#held];
+    this.#held.clear();
+    for (const pipe of held) pipe.wake();
   }
 }
 
-export class Stream {
+function pathKey(from: string, to: string): string {
+  return `${from}>${to}`;
+}
+
+/** One direction of a stream: first in, first out, nothing lost and nothing twice. */
+export class Pipe {
   readonly #network: Network;
-  readonly #ends: readonly [StreamEnd, StreamEnd];
-  /** When the last message of a direction arrives: the next one can't be earlier. */
-  readonly #lastAtMs = [0, 0];
+  readonly #random: Random;
+  readonly #isOpen: () => boolean;
+  readonly #thread: Thread;
+  /** When the last one sent arrives: the next one can't be earlier. */
+  #lastAtMs = 0;
+  readonly #waiting: (() => void)[] = [];
+
+  constructor(network: Network, random: Random, thread: Thread, isOpen: () => boolean) {
+    this.#network = network;
+    this.#random = random;
+    this.#thread = thread;
+    this.#isOpen = isOpen;
+  }
+
+  /** Brings `action` to the receiving thread. */
+  push(action: () => void): void {
+    this.#schedule(this.#network.delayMs(this.#random), () => this.#arrive(action));
+  }
+
+  wake(): void {
+    this.#schedule(this.#random.between(0, RETRANSMIT_MS_MAX), () => {
+      if (!this.#isOpen()) return this.#network.hold(this);
+      for (const action of this.#waiting.splice(0)) this.#thread.deliver(action);
+    });
+  }
+
+  #arrive(action: () => void): void {
+    if (this.#waiting.length === 0 && this.#isOpen()) return this.#thread.deliver(action);
+    if (this.#waiting.length === 0) this.#network.hold(this);
+    this.#waiting.push(action);
+  }
+
+  #schedule(delayMs: number, run: () => void): void {
+    const { clock } = this.#network;
+    this.#lastAtMs = Math.max(clock.nowMs + delayMs, this.#lastAtMs);
+    clock.at(this.#lastAtMs, run);
+  }
+}
+
+export interface StreamEnd<M> {
+  readonly host: string;
+  readonly thread: Thread;
+  onMessage(message: M): void;
+  onEnd(reason: string): void;
+}
+
+/** A TCP connection: end 0 sends messages of type A, end 1 of type B. */
+export class Stream<A, B> {
+  readonly #network: Network;
+  readonly #random: Random;
+  readonly #ends: readonly [StreamEnd<B>, StreamEnd<A>];
+  readonly #pipes: readonly [Pipe, Pipe];
   readonly #ended = [false, false];
   #cut = false;
 
-  constructor(network: Network, a: StreamEnd, b: StreamEnd) {
+  constructor(network: Network, name: string, dialler: StreamEnd<B>, acceptor: StreamEnd<A>) {
     this.#network = network;
-    this.#ends = [a, b];
+    this.#random = network.random(name);
+    this.#ends = [dialler, acceptor];
+    const pipe = (from: StreamEnd<never>, to: StreamEnd<never>): Pipe =>
+      new Pipe(network, this.#random, to.thread, () => network.isOpen(from.host, to.host));
+    this.#pipes = [pipe(dialler, acceptor), pipe(acceptor, dialler)];
   }
 
-  /** Sends from end `from` (0 or 1) to the other one. */
-  send(from: 0 | 1, message: unknown): void {
-    this.#deliver(from, (to) => to.onMessage(message));
+  sendToAcceptor(message: A): void {
+    this.#send(0, () => this.#ends[1].onMessage(message));
   }
 
-  /** End `from` says that it sends no more; the other end hears it after everything that was sent. */
+  sendToDialler(message: B): void {
+    this.#send(1, () => this.#ends[0].onMessage(message));
+  }
+
+  /** End `from` (0: the dialler) sends no more; the other one hears it after everything that was sent. */
   end(from: 0 | 1): void {
-    this.#deliver(from, () => this.#notice(1 - from, "the other end ended it"));
+    this.#send(from, () => this.#notice(1 - from, "the other end ended it"));
+    this.#ended[from] = true;
   }
 
-  /** Loses what is under way. Each end hears of it, or, with `silent`, neither does. */
-  cut(silent: boolean): void {
-    if (this.#cut) return;
+  /** End `from` lets go of the connection at once; the other one is told by a reset. */
+  abandon(from: 0 | 1): void {
+    this.#ended[from] = true;
+    this.cut([from === 1, from === 0]);
+  }
+
+  /** Loses what is under way. Ends that notice hear of it soon, unless the news doesn't reach them. */
+  cut(noticing: readonly [boolean, boolean]): void {
     this.#cut = true;
-    if (silent) return;
-    for (const end of [0, 1]) {
-      this.#network.clock.after(this.#network.delayMs(), () =>
-        this.#ends[end]?.process.deliver(() => this.#notice(end, "the connection was cut")),
-      );
+    for (const end of [0, 1]) if (noticing[end]) this.#reset(end);
+  }
+
+  #send(from: 0 | 1, action: () => void): void {
+    const to = 1 - from;
+    if (this.#ended[from]) return;
+    if (!this.#cut) {
+      this.#pipes[from]?.push(() => {
+        if (!this.#cut && !this.#ended[to]) action();
+      });
+    } else if (this.#ended[to]) {
+      // The other host has no such connection any more and says so.
+      this.#reset(from);
     }
   }
 
-  #deliver(from: 0 | 1, action: (to: StreamEnd) => void): void {
-    const { clock } = this.#network;
-    const atMs = Math.max(clock.nowMs + this.#network.delayMs(), this.#lastAtMs[from] ?? 0);
-    this.#lastAtMs[from] = atMs;
-    const to = this.#ends[1 - from] as StreamEnd;
-    clock.at(atMs, () => {
-      if (!this.#cut) to.process.deliver(() => this.#ended[1 - from] || action(to));
+  #reset(end: number): void {
+    const [to, from] = [this.#ends[end] as StreamEnd<never>, this.#ends[1 - end] as StreamEnd<never>];
+    this.#network.clock.after(this.#network.delayMs(this.#random), () => {
+      if (this.#network.isOpen(from.host, to.host)) {
+        to.thread.deliver(() => this.#notice(end, "the connection was reset"));
+      }
     });
   }
 

@@ -5,7 +5,7 @@
 import { type Communicator, connect } from "@pccl/core";
 import { Coordinator } from "@pccl/core/coordinator";
 import { DiLoCo, fromViews, OuterOptimizer, ParameterArena } from "@pccl/core/diloco";
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { createParameters, INNER_STEPS, innerStep } from "./fixtures/toy-model.mjs";
 
 const open: { close(): Promise<void> }[] = [];
@@ -100,6 +100,7 @@ describe("a world of one", () => {
     ["an unknown option", { innerStep: 5 }, "ERR_PCCL_UNKNOWN_OPTION"],
     ["NaN steps", { innerSteps: Number.NaN }, "ERR_PCCL_INVALID_ARGUMENT"],
     ["no steps", { innerSteps: 0 }, "ERR_PCCL_INVALID_ARGUMENT"],
+    ["no time", { timeoutMs: 0 }, "ERR_PCCL_INVALID_ARGUMENT"],
     ["an unknown outer option", { outer: { nesterov: true } }, "ERR_PCCL_UNKNOWN_OPTION"],
     ["a source that is none", { parameters: new Float32Array(3) }, "ERR_PCCL_INVALID_ARGUMENT"],
     ["an infinite parameter", { parameters: infinite() }, "ERR_PCCL_NOT_FINITE"],
@@ -183,6 +184,54 @@ describe("several peers", () => {
     );
     for (const join of joins) {
       expect(join).toMatchObject({ status: "rejected", reason: { code: "ERR_PCCL_STATE_MISMATCH" } });
+    }
+  });
+
+  it("wait for one whose parameters aren't finite, until it calls again or leaves", async () => {
+    const peers = await world(3);
+    const arenas = peers.map(() => createParameters());
+    const all = await Promise.all(
+      peers.map((peer, i) => DiLoCo.join(peer, { parameters: arenas[i] as ParameterArena })),
+    );
+    const [last, arena] = [all[2] as DiLoCo, arenas[2] as ParameterArena];
+    const finite = arena.data[0] as number;
+
+    arena.data[0] = Number.NaN;
+    const first = all.slice(0, 2).map((diloco) => diloco.outerStep());
+    await expect(last.outerStep()).rejects.toThrow(withCode("ERR_PCCL_NOT_FINITE"));
+    arena.data[0] = finite;
+    for (const step of await Promise.all([...first, last.outerStep()])) {
+      expect(step).toMatchObject({ index: 1, worldSize: 3 });
+    }
+
+    arena.data[0] = Number.POSITIVE_INFINITY;
+    const second = all.slice(0, 2).map((diloco) => diloco.outerStep());
+    await expect(last.outerStep()).rejects.toThrow(withCode("ERR_PCCL_NOT_FINITE"));
+    await peers[2]?.close();
+    for (const step of await Promise.all(second)) expect(step).toMatchObject({ index: 2, worldSize: 2 });
+  });
+
+  it("can bound an outer step in time, and go on when another one withdraws", async () => {
+    const [first, second] = (await world(2)) as [Communicator, Communicator];
+    const [patient, hasty] = await Promise.all([
+      DiLoCo.join(first, { parameters: createParameters() }),
+      DiLoCo.join(second, { parameters: createParameters(), timeoutMs: 60_000 }),
+    ]);
+    for (let attempt = 0; attempt < 2; attempt++) {
+      // A minute that is over at once: the attempt at the end needs one that isn't.
+      vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+      const late = hasty.outerStep().catch((error: unknown) => error);
+      await new Promise((resolve) => setImmediate(resolve));
+      vi.advanceTimersByTime(60_000);
+      vi.useRealTimers();
+      expect(String(await late)).toMatch(
+        new RegExp(`timed out after (59\\d{3}|60000) ms: .* not called yet by peer ${first.peerId}`),
+      );
+    }
+    expect(hasty.index).toBe(0);
+    // The other one finds that what it waits for has been withdrawn, and waits for the next attempt.
+    for (const step of await Promise.all([patient.outerStep(), hasty.outerStep()])) {
+      expect(step).toMatchObject({ index: 1, worldSize: 2 });
     }
   });
 

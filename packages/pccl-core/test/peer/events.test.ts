@@ -23,7 +23,7 @@ describe("events", () => {
     const [a, b] = peers as [Communicator, Communicator];
     const heard = listen(a);
     const registered = new Promise((resolve) => {
-      connect(coordinator.address, { group: 7, onPending: resolve }).then(closing);
+      void connect(coordinator.address, { group: 7, onPending: resolve }).then(closing);
     });
     await registered;
     expect(await Promise.all([a.updateTopology(), b.updateTopology()])).toEqual([true, true]);
