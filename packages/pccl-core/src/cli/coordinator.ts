@@ -83,7 +83,7 @@ export async function runCoordinator(args: readonly string[]): Promise<number> {
   const signal = firstSignal();
   print({ event: "listening", address }, `listening on ${address}`);
   // Without a signal it only ends when its state directory fails, with the error that says so.
-  const name = await Promise.race([signal, coordinator.stopped]);
+  const name = await Promise.race([signal, coordinator.stopped.then(() => "closed")]);
   const peers = coordinator.peers().length;
   const what =
     options.stateDir === undefined

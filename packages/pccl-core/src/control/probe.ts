@@ -1,5 +1,5 @@
 /** Asks a host's kernel whether a process still listens on a port, without the process having to answer. */
-import { type Socket, connect } from "node:net";
+import { connect } from "node:net";
 import type { Endpoint } from "../membership/messages.js";
 
 /** refused: nobody listens there; alive: somebody does; unknown: no answer, or one that proves nothing. */
@@ -19,8 +19,9 @@ export async function probe(endpoint: Endpoint): Promise<ProbeResult> {
 
 function attempt({ host, port }: Endpoint): Promise<ProbeResult | "closed"> {
   return new Promise((resolve) => {
+    const socket = connect({ host, port });
+    socket.unref();
     let timer: NodeJS.Timeout;
-    let socket: Socket;
     const end = (result: ProbeResult | "closed"): void => {
       clearTimeout(timer);
       socket.destroy();
@@ -31,8 +32,6 @@ function attempt({ host, port }: Endpoint): Promise<ProbeResult | "closed"> {
       timer = setTimeout(() => end(result), ms);
       timer.unref();
     };
-    socket = connect({ host, port });
-    socket.unref();
     socket.on("connect", () => wait(SETTLE_MS, "alive"));
     socket.on("error", ({ code }: NodeJS.ErrnoException) =>
       end(code === "ECONNREFUSED" ? "refused" : code === "ECONNRESET" ? "closed" : "unknown"),
