@@ -24,11 +24,17 @@ export class Faults {
   /** Those that wait for a moment; after the time of troubles they don't come any more. */
   #waiting: PlannedFault[];
   readonly #taken = new Map<string, number>();
-  /** Faults that go on, or are still to come at their time. */
-  #unended = 0;
-  #calmSinceMs = TROUBLE_MS;
+  /** Faults that go on. */
+  #active = 0;
+  /** Faults whose time is still to come. */
+  #coming = 0;
+  /** When a fault last began or ended. */
+  #changedAtMs = 0;
   /** Pairs of hosts that couldn't link directly. */
   readonly #severed: { readonly pair: readonly [string, string]; readonly untilMs: number }[] = [];
+
+  /** Hosts that a fault concerned. */
+  readonly #touched: { readonly host: string; readonly untilMs: number }[] = [];
 
   constructor(planned: readonly PlannedFault[], around: FaultSurroundings) {
     this.#planned = planned;
@@ -36,22 +42,19 @@ export class Faults {
     this.#waiting = planned.filter(({ when }) => "takes" in when);
   }
 
-  /** Nothing goes wrong any more. */
+  /** Nothing goes wrong any more, and nothing will. */
   get areOver(): boolean {
-    return this.#unended === 0 && this.#around.network.clock.nowMs >= TROUBLE_MS;
+    return this.#active + this.#coming === 0 && this.#around.network.clock.nowMs >= TROUBLE_MS;
   }
 
-  /** For how long nothing has gone wrong any more. */
+  /** For how long nothing has been wrong. */
   get calmMs(): number {
-    return this.areOver ? this.#around.network.clock.nowMs - this.#calmSinceMs : 0;
+    return this.#active === 0 ? this.#around.network.clock.nowMs - this.#changedAtMs : 0;
   }
 
   begin(): void {
-    const { clock } = this.#around.network;
-    for (const { when, fault } of this.#planned) {
-      if ("atMs" in when) this.#later(when.atMs, () => this.#happen(fault));
-    }
-    clock.at(TROUBLE_MS, () => {
+    for (const { when, fault } of this.#planned) if ("atMs" in when) this.#come(when.atMs, fault);
+    this.#around.network.clock.at(TROUBLE_MS, () => {
       this.#waiting = [];
     });
   }
@@ -61,6 +64,11 @@ export class Faults {
     return this.#severed.some(
       ({ pair, untilMs }) => untilMs >= sinceMs && pair.includes(a) && pair.includes(b),
     );
+  }
+
+  /** Whether a fault kept one of these hosts from its work, or from the others, at some time since `sinceMs`. */
+  wereTouched(hosts: readonly string[], sinceMs: number): boolean {
+    return this.#touched.some(({ host, untilMs }) => untilMs >= sinceMs && hosts.includes(host));
   }
 
   onTaken(host: string, kind: string): void {
@@ -76,8 +84,16 @@ export class Faults {
     for (const { when, fault } of now) {
       const afterMs = "afterMs" in when ? when.afterMs : 0;
       if (afterMs === 0) this.#happen(fault);
-      else this.#after(afterMs, () => this.#happen(fault));
+      else this.#come(this.#around.network.clock.nowMs + afterMs, fault);
     }
+  }
+
+  #come(atMs: number, fault: Fault): void {
+    this.#coming++;
+    this.#around.network.clock.at(atMs, () => {
+      this.#coming--;
+      this.#happen(fault);
+    });
   }
 
   #happen(fault: Fault): void {
@@ -85,7 +101,9 @@ export class Faults {
     const { trace, network } = this.#around;
     trace?.add(network.clock.nowMs, "FAULT", `${kind} ${describeFields(fields)}`.trimEnd());
     if (this.#apply(fault)) this.counts[kind] = (this.counts[kind] ?? 0) + 1;
-    this.#calmSinceMs = Math.max(this.#calmSinceMs, network.clock.nowMs);
+    const untilMs = network.clock.nowMs + ("forMs" in fault ? fault.forMs : 0);
+    for (const host of hostsOf(fault)) this.#touched.push({ host, untilMs });
+    this.#changedAtMs = network.clock.nowMs;
   }
 
   /** Returns whether there was anything to break. */
@@ -175,16 +193,21 @@ export class Faults {
     });
   }
 
-  #after(delayMs: number, end: () => void): void {
-    this.#later(this.#around.network.clock.nowMs + delayMs, end);
-  }
-
-  #later(atMs: number, action: () => void): void {
-    this.#unended++;
-    this.#around.network.clock.at(atMs, () => {
-      action();
-      this.#unended--;
-      this.#calmSinceMs = Math.max(this.#calmSinceMs, this.#around.network.clock.nowMs);
+  /** The fault goes on for this long. */
+  #after(forMs: number, end: () => void): void {
+    const { clock } = this.#around.network;
+    this.#active++;
+    clock.after(forMs, () => {
+      this.#active--;
+      this.#changedAtMs = clock.nowMs;
+      end();
     });
   }
+}
+
+/** Those who can't work as before while the fault goes on; ops don't need the main thread. */
+function hostsOf(fault: Fault): readonly string[] {
+  if (fault.kind === "busy" || fault.kind === "restart-coordinator") return [];
+  if (fault.kind === "partition") return [...fault.from, ...fault.to];
+  return "pair" in fault ? fault.pair : [fault.host];
 }

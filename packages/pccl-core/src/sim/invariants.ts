@@ -31,6 +31,8 @@ interface SyncRound {
 
 interface KnownOp {
   readonly descriptors: Set<number>;
+  /** When the latest of its members called it. */
+  calledAtMs: number;
   settled: { readonly state: SimOp["state"]; readonly by: string; readonly sum: number } | undefined;
 }
 
@@ -65,6 +67,11 @@ export interface Facts {
   readonly isCutOff: (peer: SimPeer) => boolean;
   /** No coordinator could be reached for the time that a peer tries, or none that knows it. */
   readonly lostCoordinator: (peer: SimPeer) => boolean;
+  readonly nowMs: () => number;
+  /** Whether a fault concerned a member of this group since then. */
+  readonly wasTouched: (group: number, sinceMs: number) => boolean;
+  /** The longest that it may take to find out who is gone, and to link the others. */
+  readonly waitMsMax: number;
   /** The longest that a peer may be kept from hearing by delays alone. */
   readonly patienceMs: number;
 }
@@ -85,7 +92,9 @@ export class Invariants {
 
   /** I4: what members have called differently is never combined. */
   onOpCalled(peer: SimPeer, op: SimOp): void {
-    this.#op(peer, op).descriptors.add(op.descriptor);
+    const known = this.#op(peer, op);
+    known.descriptors.add(op.descriptor);
+    known.calledAtMs = this.#facts.nowMs();
   }
 
   /** I1 to I4: one verdict for each op, and one result, of exactly its ring. Returns the op's sum. */
@@ -101,6 +110,7 @@ export class Invariants {
     }
     if (op.state === "committed") {
       this.counts.commits++;
+      this.#checkIndependence(peer, name, known.calledAtMs);
       const ring = view.ring.map((member) => member.peerId);
       const late = [...op.contributions].filter(([, { epoch }]) => epoch !== op.epoch);
       if (op.epoch !== view.epoch || late.length > 0) {
@@ -244,10 +254,22 @@ export class Invariants {
     throw new Violation("protocol", `${peer.host} ends with ${code}: ${message}`);
   }
 
+  /** I5: what is wrong with the coordinator, with other groups or with a main thread doesn't hold an op up. */
+  #checkIndependence(peer: SimPeer, name: string, calledAtMs: number): void {
+    const { nowMs, waitMsMax, wasTouched } = this.#facts;
+    const waitedMs = nowMs() - calledAtMs;
+    if (waitedMs <= waitMsMax || wasTouched(peer.group, calledAtMs)) return;
+    throw new Violation(
+      "I5",
+      `${name} took ${Math.round(waitedMs)} ms on ${peer.host}, with no fault in its group`,
+    );
+  }
+
   #op(peer: SimPeer, op: SimOp): KnownOp {
     const name = opName(peer, op);
     let known = this.#ops.get(name);
-    if (known === undefined) this.#ops.set(name, (known = { descriptors: new Set(), settled: undefined }));
+    if (known === undefined)
+      this.#ops.set(name, (known = { descriptors: new Set(), calledAtMs: 0, settled: undefined }));
     return known;
   }
 }

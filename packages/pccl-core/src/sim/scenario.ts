@@ -116,7 +116,10 @@ export function drawScenario(seed: number): Scenario {
     coordinatorTimeoutMs: random.between(10_000, 60_000),
     minPeers: 1 + random.below(3),
     steps: 3 + random.below(6),
-    latency: { slowShare: random.pick([0, 0.02, 0.05]) as number, slowMsMax: random.between(50, 1_500) },
+    latency: {
+      slowShare: random.pick([0, 0.02, 0.05]) as number,
+      slowMsMax: random.between(50, leaseMs / 4),
+    },
     coordinatorClock: clock(),
     syncMsMax: random.chance(0.7) ? (random.pick([1, 20, 400]) as number) : undefined,
     peers,
