@@ -1,6 +1,6 @@
 /** The coordinator's events as sentences for people. */
 import { formatAddress } from "../base/address.js";
-import type { CoordinatorLog } from "../membership/state.js";
+import type { CoordinatorLog, ProbeResult } from "../membership/state.js";
 import type { Restored } from "./journal.js";
 
 /** What a coordinator found in its state directory. */
@@ -26,12 +26,20 @@ export const WARNINGS: ReadonlySet<CoordinatorLog["event"]> = new Set([
   "call-failed",
 ]);
 
+const PROBED: Readonly<Record<ProbeResult, string>> = {
+  alive: "answers",
+  refused: "refuses connections from here",
+  unknown: "gives no answer to here",
+};
+
 export function describeLog(log: CoordinatorLog): string {
   switch (log.event) {
     case "joined":
       return `peer ${log.peerId} joined group ${log.group} from ${formatAddress(log.endpoint)}, pending`;
     case "refused":
       return `refused ${log.address} with ${log.code}: ${log.reason}`;
+    case "probed":
+      return `peer ${log.peerId}'s data port ${formatAddress(log.endpoint)} ${PROBED[log.result]}`;
     case "detached":
       return `peer ${log.peerId} is detached: ${log.reason}`;
     case "attached":

@@ -1,9 +1,7 @@
 /** Asks a host's kernel whether a process still listens on a port, without the process having to answer. */
 import { connect } from "node:net";
 import type { Endpoint } from "../membership/messages.js";
-
-/** refused: nobody listens there; alive: somebody does; unknown: no answer, or one that proves nothing. */
-export type ProbeResult = "refused" | "alive" | "unknown";
+import type { ProbeResult } from "../membership/state.js";
 
 /** How long the host has to answer. */
 const ANSWER_TIMEOUT_MS = 1_000;

@@ -171,7 +171,20 @@ export function decodeSnapshot(bytes: Uint8Array): Snapshot {
 }
 
 function peerToWire(peer: Peer): WirePeer {
-  const { id, secret, group, endpoint, channel, connection, phase, heardAtMs, probing, call, ...rest } = peer;
+  const {
+    id,
+    secret,
+    group,
+    endpoint,
+    channel,
+    connection,
+    phase,
+    heardAtMs,
+    probing,
+    reachable,
+    call,
+    ...rest
+  } = peer;
   rest satisfies Record<string, never>;
   return {
     id,
@@ -183,6 +196,7 @@ function peerToWire(peer: Peer): WirePeer {
     admitted: phase === "admitted",
     heardAtMs,
     probing,
+    reachable,
     call: call === undefined ? null : callToWire(call),
   };
 }
@@ -199,6 +213,7 @@ function peerFromWire(wire: WirePeerOutput): Peer {
     phase: wire.admitted ? "admitted" : "pending",
     heardAtMs: wire.heardAtMs,
     probing: wire.probing,
+    reachable: wire.reachable,
     call: wire.call ? callFromWire(peerMessageFromWire(wire.call).message) : undefined,
   };
 }

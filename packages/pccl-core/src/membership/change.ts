@@ -47,7 +47,7 @@ export function beginDueChange(state: CoordinatorState, turn: Turn): boolean {
 }
 
 /** Lets all pending peers in; `voters` are answered when the view is installed. */
-export function admitPending(state: CoordinatorState, turn: Turn, voters: ReadonlyMap<PeerId, number>): void {
+export function admitPending(state: CoordinatorState, turn: Turn, voters: Map<PeerId, number>): void {
   const pending = pendingPeers(state);
   const reason = `to admit ${peerList(pending.map((peer) => peer.id))}`;
   prepare(state, turn, [...admittedPeers(state), ...pending], reason, { voters });

@@ -24,6 +24,7 @@ import {
   log,
   type Peer,
   type PeerId,
+  type ProbeResult,
   remove,
   sendUnnumbered,
   type Turn,
@@ -216,6 +217,7 @@ function register(
     phase: "pending",
     heardAtMs: turn.nowMs,
     probing: false,
+    reachable: false,
     call: undefined,
   };
   for (const other of [...state.peers.values()]) {
@@ -230,6 +232,7 @@ function register(
   const { leaseMs } = state.config;
   sendUnnumbered(turn, peer, { kind: "registered", peerId: peer.id, leaseMs, secret: peer.secret });
   log(turn, { event: "joined", peerId: peer.id, group, endpoint: peer.endpoint });
+  probe(turn, peer);
 }
 
 /** A peer whose stream broke has a new one. */
@@ -333,16 +336,16 @@ function probe(turn: Turn, peer: Peer): void {
   turn.effects.push({ kind: "probe", peerId: peer.id, endpoint: peer.endpoint });
 }
 
-function onProbed(
-  state: CoordinatorState,
-  turn: Turn,
-  peerId: PeerId,
-  result: "refused" | "alive" | "unknown",
-): void {
+function onProbed(state: CoordinatorState, turn: Turn, peerId: PeerId, result: ProbeResult): void {
   const peer = state.peers.get(peerId);
   if (peer === undefined) return;
   peer.probing = false;
-  if (result !== "refused" || peer.connection !== undefined) return;
+  if (!peer.reachable && peer.connection !== undefined) {
+    log(turn, { event: "probed", peerId, endpoint: peer.endpoint, result });
+  }
+  if (result === "alive") peer.reachable = true;
+  // Where the coordinator never got through, a firewall or another host of that name may refuse as well.
+  if (result !== "refused" || !peer.reachable || peer.connection !== undefined) return;
   remove(
     state,
     turn,

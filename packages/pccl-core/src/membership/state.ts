@@ -45,8 +45,10 @@ export interface Peer {
   connection: ConnectionId | undefined;
   phase: "pending" | "admitted";
   heardAtMs: number;
-  /** A probe of the detached peer's data port is under way. */
+  /** A probe of the peer's data port is under way. */
   probing: boolean;
+  /** The data port has answered a probe: from then on its refusal says something. */
+  reachable: boolean;
   /** The control call that this peer waits in; changed by setCall(). */
   call: Call | undefined;
 }
@@ -71,7 +73,7 @@ export interface Change {
   /** Members that have answered, with the links that they could not build. */
   readonly ready: Map<PeerId, readonly LinkFailure[]>;
   /** Open updateTopology calls that this change answers, as request ids by peer. */
-  readonly voters: ReadonlyMap<PeerId, number>;
+  readonly voters: Map<PeerId, number>;
 }
 
 /** An op that a member waits in because others haven't called it. */
@@ -129,6 +131,9 @@ export interface CoordinatorState {
   tickedAtMs: number | undefined;
 }
 
+/** refused: the host lives and nothing listens there; alive: somebody does; unknown: no answer. */
+export type ProbeResult = "refused" | "alive" | "unknown";
+
 export type CoordinatorEvent =
   /** `address`: the host that the stream comes from. `secret`: 16 random bytes, in case it registers. */
   | {
@@ -141,11 +146,8 @@ export type CoordinatorEvent =
   /** The stream carried something that is not a message. */
   | { readonly kind: "invalid"; readonly connection: ConnectionId; readonly reason: string }
   | { readonly kind: "disconnected"; readonly connection: ConnectionId; readonly reason: string }
-  /**
-   * What a probe has found. refused: the host lives and nothing listens there; alive: somebody does;
-   * unknown: no answer.
-   */
-  | { readonly kind: "probed"; readonly peerId: PeerId; readonly result: "refused" | "alive" | "unknown" }
+  /** What a probe has found. */
+  | { readonly kind: "probed"; readonly peerId: PeerId; readonly result: ProbeResult }
   /** The state was restored after the coordinator's end: every stream is gone. */
   | { readonly kind: "restarted" }
   /** Due a few times per lease. */
@@ -161,6 +163,13 @@ export type CoordinatorLog =
       readonly address: string;
       readonly code: PcclErrorCode;
       readonly reason: string;
+    }
+  /** The first probe of its data port: only a port that has answered can later tell the end of its process. */
+  | {
+      readonly event: "probed";
+      readonly peerId: PeerId;
+      readonly endpoint: Endpoint;
+      readonly result: ProbeResult;
     }
   | { readonly event: "detached"; readonly peerId: PeerId; readonly reason: string }
   | { readonly event: "attached"; readonly peerId: PeerId; readonly resent: number }
@@ -208,7 +217,7 @@ export type CoordinatorLog =
 
 export type CoordinatorEffect =
   | ({ readonly kind: "send"; readonly connection: ConnectionId } & Envelope<CoordinatorMessage>)
-  /** Find out whether anything listens on the detached peer's data port; the answer is a `probed` event. */
+  /** Find out whether anything listens on the peer's data port; the answer is a `probed` event. */
   | { readonly kind: "probe"; readonly peerId: PeerId; readonly endpoint: Endpoint }
   /** Ends the stream after what was sent on it. */
   | { readonly kind: "end"; readonly connection: ConnectionId }

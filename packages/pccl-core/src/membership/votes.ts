@@ -29,6 +29,11 @@ export function onCall(state: CoordinatorState, turn: Turn, peer: Peer, call: Ca
       "ERR_PCCL_NOT_INSTALLED",
       `${call.kind}: peer ${peer.id} is not admitted yet.`,
     );
+  } else if (peer.call !== undefined && state.change?.voters.get(peer.id) === peer.call.requestId) {
+    // The caller gave up while it had no stream to the coordinator, too late to take its vote back.
+    state.change.voters.delete(peer.id);
+    if (call.kind === "updateTopology") state.change.voters.set(peer.id, requestId);
+    setCall(state, peer, call);
   } else if (peer.call !== undefined) {
     const busy = `${call.kind}: peer ${peer.id} waits in ${peer.call.kind} already.`;
     refuse(turn, peer, requestId, "ERR_PCCL_CALL_IN_PROGRESS", busy);
@@ -103,8 +108,9 @@ export function settleMismatch(state: CoordinatorState, turn: Turn): boolean {
 }
 
 function failMismatch(state: CoordinatorState, turn: Turn, peers: readonly Peer[]): boolean {
-  // A sync whose plans are out ends without any further call.
-  if (peers.some((peer) => state.syncs.has(peer.group))) return false;
+  // A sync whose plans are out, and a vote that has been counted, end without any further call.
+  const { change } = state;
+  if (peers.some(({ id, group }) => state.syncs.has(group) || change?.voters.has(id) === true)) return false;
   const kinds = new Set(peers.map((peer) => peer.call?.kind));
   const waits = [...kinds].map(
     (kind) => `${kind} (${peerNames(peers.filter((p) => p.call?.kind === kind))})`,

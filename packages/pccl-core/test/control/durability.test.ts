@@ -193,6 +193,7 @@ describe("a coordinator with --state", () => {
   it("finds out who has ended while it was gone", async () => {
     await durable("--min-peers", "3");
     await world(3);
+    await coordinator.line(/peer 3's data port .* answers/);
     await coordinator.kill();
     await peers.pop()?.close();
     await durable();

@@ -2,7 +2,7 @@
 import { once } from "node:events";
 import { createServer as createHttp2Server, connect as http2Connect } from "node:http2";
 import { mkdtemp, rm } from "node:fs/promises";
-import { createServer, connect as tcpConnect } from "node:net";
+import { type AddressInfo, createServer, connect as tcpConnect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { credentials, Metadata, type StatusObject, status } from "@grpc/grpc-js";
@@ -278,11 +278,16 @@ describe("Coordinator", () => {
   it("shrinks the world at once when a stream breaks and nobody has the peer's data port any more", async () => {
     await start({ minPeers: 2 });
     const [first, second] = [await peer(), await peer()];
-    for (const raw of [first, second]) {
-      raw.register();
-      await raw.expect("registered");
-    }
+    const dataPort = createServer();
+    await new Promise<void>((resolve) => dataPort.listen(0, "127.0.0.1", resolve));
+    first.register();
+    await first.expect("registered");
+    second.register(0, (dataPort.address() as AddressInfo).port);
+    await second.expect("registered");
     await Promise.all([first.install(), second.install()]);
+    const answers = (): boolean => logs.some((entry) => "result" in entry && entry.result === "alive");
+    while (!answers()) await new Promise((resolve) => setTimeout(resolve, 5));
+    await new Promise((resolve) => dataPort.close(resolve));
     second.close();
     const epoch = await first.install();
     expect(coordinator.epoch).toBe(epoch);

@@ -75,6 +75,22 @@ describe("a broken stream", () => {
     expect(world.takeKinds(1)).toEqual(["prepare"]);
   });
 
+  it("isn't over by a refusal where the coordinator never got through", () => {
+    const world = World.of(1);
+    world.connect(2);
+    const endpoint = { host: "127.0.0.1", port: 5 };
+    world.say(2, { kind: "register", protocolVersion: PROTOCOL_VERSION, group: 0, endpoint });
+    expect(world.probes).toEqual([2]);
+    world.step({ kind: "probed", peerId: 2, result: "refused" });
+    world.die(2);
+    expect(world.state.peers.size).toBe(2);
+    world.attach(20, 2);
+    world.step({ kind: "probed", peerId: 2, result: "alive" });
+    world.cut(20);
+    world.step({ kind: "probed", peerId: 2, result: "refused" });
+    expect(world.state.peers.size).toBe(1);
+  });
+
   it("isn't over for a peer that attached before its probe came back", () => {
     const world = World.of(2);
     world.cut(2);

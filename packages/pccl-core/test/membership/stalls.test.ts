@@ -99,6 +99,25 @@ describe("a caller that doesn't wait any longer", () => {
     expect(world.takeKinds(1)).toEqual(["prepare", "install", "topology-answer"]);
   });
 
+  it("may call again although its vote counts already, since it gave up while it had no stream", () => {
+    const world = World.of(2);
+    world.join(3);
+    for (const id of [1, 2]) world.vote(id, "topology-vote", 5);
+    for (const id of [1, 2]) world.say(id, { kind: "withdraw", requestId: 5 });
+    world.vote(1, "topology-vote", 6);
+    world.vote(2, "pending-vote", 7);
+    world.allReady();
+    expect(world.take(1)).toMatchObject([
+      { kind: "prepare" },
+      { kind: "install" },
+      { kind: "topology-answer", requestId: 6 },
+    ]);
+    expect(world.takeKinds(2)).toEqual(["prepare", "install"]);
+    world.vote(1, "pending-vote", 8);
+    world.vote(3, "pending-vote", 9);
+    expect(world.take(2)).toEqual([{ kind: "pending-answer", requestId: 7, pending: false }]);
+  });
+
   it("takes the whole group out of a sync that has begun to fetch, not out of one that hasn't", () => {
     const world = World.of(2);
     world.say(1, offer(5));

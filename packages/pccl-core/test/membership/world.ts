@@ -75,6 +75,9 @@ export class World {
     this.connect(connection);
     const endpoint = { host: "", port: 1_000 + connection };
     this.say(connection, { kind: "register", protocolVersion: PROTOCOL_VERSION, group, endpoint });
+    const peerId = this.state.peerOf.get(connection);
+    if (peerId !== undefined) this.step({ kind: "probed", peerId, result: "alive" });
+    this.probes.length = 0;
   }
 
   ready(
