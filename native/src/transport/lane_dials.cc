@@ -64,10 +64,11 @@ void LaneDials::again(std::uint32_t slot) {
 }
 
 std::string LaneDials::state() const {
+  if (!last_failure_.empty()) return last_failure_;
   for (const Slot& slot : slots_) {
     if (slot.dial && !slot.dial->state().empty()) return slot.dial->state();
   }
-  return last_failure_;
+  return "the peer, which dials first, didn't connect";
 }
 
 }  // namespace pccl

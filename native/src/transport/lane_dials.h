@@ -50,7 +50,7 @@ class LaneDials {
   void filled(std::uint32_t slot);
   void stop();
 
-  // What became of the last attempt, or of the one under way.
+  // Why the last attempt failed; of the first ones, what they wait for.
   std::string state() const;
 
  private:
@@ -70,7 +70,7 @@ class LaneDials {
   Target target_;
   EventLoop::Clock::duration timeout_{};
   std::vector<Slot> slots_;
-  std::string last_failure_ = "not tried yet";
+  std::string last_failure_;
 };
 
 }  // namespace pccl

@@ -1,12 +1,14 @@
-// Turns host names into addresses on a thread of its own, because a name server may take its time.
+// Turns host names into addresses on a thread of its own, because a name server may take its time. Nobody ever waits
+// for a name server, at close() neither: a look-up that is under way then ends later, on a thread that shares nothing
+// with the engine but what Shared guards.
 #pragma once
 
 #include <functional>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
-#include "base/worker_thread.h"
 #include "transport/event_loop.h"
 #include "transport/socket.h"
 
@@ -19,17 +21,24 @@ class Resolver {
   // While it lives the answer is wanted.
   using Ticket = std::shared_ptr<void>;
 
-  explicit Resolver(EventLoop& loop) : loop_(loop) {}
+  // Throws std::system_error when there can't be a thread.
+  explicit Resolver(EventLoop& loop);
+  ~Resolver() { stop(); }
+  Resolver(const Resolver&) = delete;
 
   // The answer comes on the loop's thread, later.
   Ticket resolve(const std::string& host, std::uint16_t port, Answer answer);
 
-  // Waits for the look-up that is under way.
-  void stop() { thread_.stop(); }
+  // No answer comes any more, and the loop may go. Idempotent.
+  void stop();
 
  private:
-  EventLoop& loop_;
-  WorkerThread thread_;
+  struct Shared;
+
+  static void run(const std::shared_ptr<Shared>& shared);
+
+  std::shared_ptr<Shared> shared_;
+  std::thread thread_;
 };
 
 }  // namespace pccl

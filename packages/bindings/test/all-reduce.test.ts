@@ -80,6 +80,22 @@ describe("two engines in one process", () => {
     );
   });
 
+  it("reduces over several connections, as many as the peer that wants more of them", async () => {
+    for (const peer of peers) peer.close();
+    peers = [new Peer(1, { connectionsPerPeer: 3, opsInFlightMax: 1 }), new Peer(2)];
+    await install(1, peers);
+    const sends = peers.map((peer) => new Float64Array(500_000).fill(peer.peerId));
+    expect((await allReduce(sends, sends, "sum")).map(({ type }) => type)).toEqual(["op-done", "op-done"]);
+    expect(sends).toEqual([new Float64Array(500_000).fill(3), new Float64Array(500_000).fill(3)]);
+    const hold = peers[0].start((engine) =>
+      engine.allReduce(new Float32Array(1), new Float32Array(1), "sum", 1n),
+    );
+    expect(() => peers[0].engine.allReduce(new Float32Array(1), new Float32Array(1), "sum", 2n)).toThrow(
+      expect.objectContaining({ code: "ERR_PCCL_TOO_MANY_OPS" }),
+    );
+    expect(peers[0].engine.cancel(hold.id)).toBe(true);
+  });
+
   it("says who hasn't called an op, and aborts it when that peer waits elsewhere", async () => {
     const [first, second] = peers;
     const tensor = new Float32Array([1]);
