@@ -61,16 +61,7 @@ EpochOps::Record* EpochOps::record_for(Link& link, OpKey key) {
 
 std::optional<OpKey> EpochOps::new_key(std::uint64_t tag) {
   if (!next_seq_.contains(tag) && next_seq_.size() >= limits::tags_per_epoch_max) return std::nullopt;
-  std::uint32_t& next = next_seq_[tag];
-  // What others withdrew before it was posted here is as if it had never been called.
-  for (auto found = records_.find({tag, next}); found != records_.end(); found = records_.find({tag, next})) {
-    const std::optional<AbortReason>& abort = found->second.abort;
-    if (!abort || abort->mismatch) break;
-    records_.erase(found);
-    --early_records_;
-    ++next;
-  }
-  return OpKey{tag, next++};
+  return OpKey{tag, next_seq_[tag]++};
 }
 
 void EpochOps::post(const AllReduceOp::Request& request) {
@@ -104,6 +95,18 @@ void EpochOps::post(const AllReduceOp::Request& request) {
     wake(next());
   }
   advance_commit(at);
+}
+
+void EpochOps::post_cancelled(std::uint64_t tag) {
+  const auto key = new_key(tag);
+  if (!key) return;
+  const auto found = records_.find(*key);
+  const bool known = found != records_.end() && found->second.abort;
+  if (found != records_.end()) {
+    --early_records_;
+    records_.erase(found);
+  }
+  if (!known) flood(*key, {ErrorCode::cancelled, view_.self, {}});
 }
 
 bool EpochOps::cancel(OpId id) {

@@ -6,9 +6,7 @@
 // heard round k-1. Who has heard every round knows that all are done, and commits.
 //
 // Abort. Only a member that isn't done may start one: without its word nobody can have committed, and, having
-// aborted, it never gives it. So a member that is done but hasn't committed follows an abort that reaches it. A
-// member that hasn't posted the op yet only passes over its number, so that its next op with this tag meets the
-// others' next one: to withdraw an op is to take back a call. Mismatched calls are told to whoever posts later, too.
+// aborted, it never gives it. So a member that is done but hasn't committed follows an abort that reaches it.
 //
 // Freeze. Nothing moves any more, no frame counts any more, and what this peer reports is final until the verdict:
 // an op that isn't done never becomes so, one that is done commits by verdict only.
@@ -52,6 +50,8 @@ class EpochOps {
   std::uint32_t rank() const { return rank_; }
 
   void post(const AllReduceOp::Request& request);
+  // For an op that the caller withdrew before this epoch opened: it takes its number and fails for all.
+  void post_cancelled(std::uint64_t tag);
   // False: unknown here, or done.
   bool cancel(OpId id);
   // False: unknown here, or that neighbour has called it.

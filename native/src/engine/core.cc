@@ -54,16 +54,18 @@ Core::Core(EventLoop& loop, UniqueFd listener, const EngineOptions& options, Eve
 
 void Core::all_reduce(const AllReduceOp::Request& request) {
   if (open()) return epoch_->post(request);
-  waiting_.push_back(request);
+  if (waiting_.size() < limits::waiting_ops_max) return waiting_.push_back({request});
+  const std::string message = "all_reduce: " + std::to_string(limits::waiting_ops_max) +
+                              " ops were called and withdrawn while the group waits for its next view";
+  events_.finished(request.id, {.error = Error{ErrorCode::too_many_ops, message, {}}});
 }
 
 bool Core::cancel(OpId id) {
-  const auto waiting = std::find_if(waiting_.begin(), waiting_.end(),
-                                    [id](const AllReduceOp::Request& request) { return request.id == id; });
-  if (waiting != waiting_.end()) {
-    const std::string message = "all_reduce with tag " + std::to_string(waiting->call.tag) +
+  for (Waiting& waiting : waiting_) {
+    if (waiting.request.id != id || waiting.cancelled) continue;
+    waiting.cancelled = true;
+    const std::string message = "all_reduce with tag " + std::to_string(waiting.request.call.tag) +
                                 ": withdrawn before the next view was installed";
-    waiting_.erase(waiting);
     events_.finished(id, {.error = Error{ErrorCode::cancelled, message, {}}});
     return true;
   }
@@ -138,7 +140,13 @@ void Core::open_epoch(Prepared prepared) {
 }
 
 void Core::start_waiting() {
-  for (const AllReduceOp::Request& request : std::exchange(waiting_, {})) epoch_->post(request);
+  for (const Waiting& waiting : std::exchange(waiting_, {})) {
+    if (waiting.cancelled) {
+      epoch_->post_cancelled(waiting.request.call.tag);
+    } else {
+      epoch_->post(waiting.request);
+    }
+  }
 }
 
 std::optional<StateExports::Released> Core::release_state(OpId id) {
@@ -174,8 +182,9 @@ void Core::join_helpers() {
 void Core::fail_all() {
   const Error why{ErrorCode::closed, "the engine was closed", {}};
   if (epoch_) epoch_->fail_all(why);
-  for (const AllReduceOp::Request& request : std::exchange(waiting_, {})) {
-    events_.finished(request.id, {.error = Error{why.code, "all_reduce: " + why.message, {}}});
+  for (const Waiting& waiting : std::exchange(waiting_, {})) {
+    if (!waiting.cancelled)
+      events_.finished(waiting.request.id, {.error = Error{why.code, "all_reduce: " + why.message, {}}});
   }
   server_.drop_all();
   exports_.fail_all(why);

@@ -60,6 +60,11 @@ class Core final : Link::Owner, Acceptor::Owner {
   void fail_all();
 
  private:
+  // Posted while no epoch is open.
+  struct Waiting {
+    AllReduceOp::Request request;
+    bool cancelled = false;  // the caller has been told; its number in the next epoch is still to be taken
+  };
   struct Prepared {
     View view;
     // From peers that opened the epoch before this one.
@@ -96,7 +101,7 @@ class Core final : Link::Owner, Acceptor::Owner {
   Relays relays_;
   std::unique_ptr<EpochOps> epoch_;
   std::optional<Prepared> prepared_;
-  std::deque<AllReduceOp::Request> waiting_;  // posted while no epoch is open
+  std::deque<Waiting> waiting_;
   StateExports exports_;
   StateServer server_;
   std::map<OpId, std::unique_ptr<StateFetch>> fetches_;
