@@ -27,7 +27,7 @@ export function peerLeaks(group: readonly PeerProcess[]): string[] {
 }
 
 export class ProcessWatch {
-  readonly #samples = new Map<PeerProcess, { steps: number; first: Sample | undefined }>();
+  readonly #samples = new WeakMap<PeerProcess, { steps: number; first: Sample | undefined }>();
   #coordinator: Sample | undefined;
   #coordinatorDescriptors = 0;
 

@@ -75,7 +75,7 @@ describe("pccl stress", () => {
   it("kills and stops peers of two groups, and finds nothing wrong", async () => {
     const stress = new Stress(
       ...["--peers", "6", "--groups", "2", "--duration", "5s", "--seed", "11", "--json"],
-      ...["--kill", "--stop", "--lease-ms", "2000"],
+      ...["--kill", "--stop", "--lease-ms", "5000"],
     );
     const code = await stress.code();
     const summary = JSON.parse(stress.stdout) as StressSummary;
@@ -101,7 +101,7 @@ describe("pccl stress", () => {
     const before = stateOf();
     // This seed's first turns are: coordinator, peer, coordinator.
     const stress = new Stress(
-      ...["--peers", "4", "--duration", "5s", "--seed", "978", "--lease-ms", "2000", "--json"],
+      ...["--peers", "4", "--duration", "5s", "--seed", "978", "--lease-ms", "5000", "--json"],
       ...["--kill", "--coordinator-kill"],
     );
     const code = await stress.code();
@@ -154,7 +154,7 @@ describe("pccl stress", () => {
       killed.child.kill("SIGKILL");
       await killed.code();
       const stress = new Stress(
-        ...["--netns", "--peers", "4", "--duration", "4s", "--seed", "978", "--lease-ms", "2000", "--json"],
+        ...["--netns", "--peers", "4", "--duration", "4s", "--seed", "978", "--lease-ms", "5000", "--json"],
       );
       const code = await stress.code();
       const summary = JSON.parse(stress.stdout) as StressSummary;
