@@ -14,6 +14,7 @@ import {
   createCoordinator,
   type PeerId,
 } from "../membership/state.js";
+import { Violation } from "./invariants.js";
 import { Journal } from "./journal.js";
 import type { Stream, StreamEnd } from "./network.js";
 import type { Process, Thread } from "./process.js";
@@ -115,11 +116,15 @@ export class SimCoordinator {
   restart(): void {
     const found = this.#journal?.crash(this.#around.random);
     if (found === undefined) this.generation++;
+    const before = this.state;
     this.state = this.#empty();
     for (const [index, { event, nowMs }] of (found?.entries ?? []).entries()) {
       const effects = this.#step(event, nowMs);
       // Peers hear of what hadn't left yet when they attach; those who watch hear of it now.
       if (index >= (found?.released ?? 0)) for (const effect of effects) this.#report(effect);
+    }
+    if (found?.isWhole === true && stateText(before) !== stateText(this.state)) {
+      throw new Violation("replay", "the journal's events give another state than they gave when they came");
     }
     this.process = this.#around.spawn(found?.entries.at(-1)?.nowMs ?? 0);
     this.#thread = this.process.thread();
@@ -192,4 +197,11 @@ export class SimCoordinator {
         return this.#report(released);
     }
   }
+}
+
+function stateText(state: CoordinatorState): string {
+  return JSON.stringify(state, (_, value: unknown) => {
+    if (value instanceof Map || value instanceof Set) return [...(value as Iterable<unknown>)];
+    return typeof value === "bigint" ? `${value}n` : value;
+  });
 }

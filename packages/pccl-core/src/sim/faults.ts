@@ -3,7 +3,7 @@ import { COORDINATOR_HOST, type SimCoordinator } from "./coordinator.js";
 import type { DataPlane } from "./links.js";
 import type { Network } from "./network.js";
 import type { SimPeer } from "./peer.js";
-import { type Fault, type Moment, type PlannedFault, TROUBLE_MS } from "./scenario.js";
+import type { Fault, Moment, PlannedFault } from "./scenario.js";
 import { describeFields, type Trace } from "./trace.js";
 
 export interface FaultSurroundings {
@@ -20,6 +20,7 @@ export class Faults {
   /** Faults that had an effect, by kind. */
   readonly counts: Record<string, number> = {};
   readonly #planned: readonly PlannedFault[];
+  readonly #troubleMs: number;
   readonly #around: FaultSurroundings;
   /** Those that wait for a moment; after the time of troubles they don't come any more. */
   #waiting: PlannedFault[];
@@ -36,7 +37,8 @@ export class Faults {
   /** Hosts that a fault concerned. */
   readonly #touched: { readonly host: string; readonly untilMs: number }[] = [];
 
-  constructor(planned: readonly PlannedFault[], around: FaultSurroundings) {
+  constructor(planned: readonly PlannedFault[], troubleMs: number, around: FaultSurroundings) {
+    this.#troubleMs = troubleMs;
     this.#planned = planned;
     this.#around = around;
     this.#waiting = planned.filter(({ when }) => "takes" in when);
@@ -44,7 +46,7 @@ export class Faults {
 
   /** Nothing goes wrong any more, and nothing will. */
   get areOver(): boolean {
-    return this.#active + this.#coming === 0 && this.#around.network.clock.nowMs >= TROUBLE_MS;
+    return this.#active + this.#coming === 0 && this.#around.network.clock.nowMs >= this.#troubleMs;
   }
 
   /** For how long nothing has been wrong. */
@@ -54,7 +56,7 @@ export class Faults {
 
   begin(): void {
     for (const { when, fault } of this.#planned) if ("atMs" in when) this.#come(when.atMs, fault);
-    this.#around.network.clock.at(TROUBLE_MS, () => {
+    this.#around.network.clock.at(this.#troubleMs, () => {
       this.#waiting = [];
     });
   }

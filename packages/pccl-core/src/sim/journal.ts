@@ -60,16 +60,24 @@ export class Journal<Effect> {
     return event.kind === "message" ? event.message.kind !== "heartbeat" : effects > 0;
   }
 
-  /** What a process that starts after a crash finds; the effects of the first `released` entries have left. */
-  crash(random: Random): { readonly entries: readonly Entry[]; readonly released: number } {
+  /**
+   * What a process that starts after a crash finds. The effects of the first `released` entries have left; `isWhole`:
+   * chance has lost none.
+   */
+  crash(random: Random): {
+    readonly entries: readonly Entry[];
+    readonly released: number;
+    readonly isWhole: boolean;
+  } {
     const released = this.#held[0]?.entry ?? this.#entries.length;
+    const all = this.#entries.length;
     this.#entries = this.#entries.slice(
       0,
       this.#durable + random.below(this.#entries.length - this.#durable + 1),
     );
     this.#durable = this.#entries.length;
     this.#held.length = 0;
-    return { entries: this.#entries, released };
+    return { entries: this.#entries, released, isWhole: this.#entries.length === all };
   }
 
   /** Lets go what waits for the first `durable` entries. */

@@ -69,6 +69,8 @@ export interface Scenario {
   readonly coordinatorTimeoutMs: number;
   readonly minPeers: number;
   readonly steps: number;
+  /** Faults begin and newcomers come in this time. */
+  readonly troubleMs: number;
   readonly latency: Latency;
   readonly coordinatorClock: ClockError;
   /** How long a write takes to be on the coordinator's disk; undefined: it keeps no state. */
@@ -78,13 +80,36 @@ export interface Scenario {
   readonly quirks: readonly Quirk[];
 }
 
-/** Faults and newcomers come in this time. */
-export const TROUBLE_MS = 20_000;
+/** About what a step takes when nothing goes wrong. */
+const STEP_MS = 700;
+
+/** A kind for each fault that is drawn, as often as it is worth it. */
+const FAULT_KINDS: readonly Fault["kind"][] = [
+  "crash",
+  "crash",
+  "vanish",
+  "leave",
+  "stop",
+  "stop",
+  "slow",
+  "busy",
+  "cut-control",
+  "cut-control",
+  "reset-lanes",
+  "reset-lanes",
+  "firewall",
+  "partition",
+  "partition",
+  "restart-coordinator",
+  "restart-coordinator",
+];
 
 export function drawScenario(seed: number): Scenario {
   const random = new Random(seed, "scenario");
   const leaseMs = random.chance(0.7) ? 5_000 : random.between(2_000, 10_000);
   const groups = random.chance(0.3) ? 2 : 1;
+  const steps = 3 + random.below(random.chance(0.8) ? 6 : 20);
+  const troubleMs = steps * STEP_MS;
   const clock = (): ClockError =>
     random.chance(0.5)
       ? { offsetMs: 0, rate: 1 }
@@ -96,18 +121,23 @@ export function drawScenario(seed: number): Scenario {
     (_, index): PlannedPeer => ({
       host: `h${index}`,
       group: random.below(groups),
-      joinsAtMs: index < first ? random.between(0, 500) : random.between(500, TROUBLE_MS),
+      joinsAtMs: index < first ? random.between(0, 500) : random.between(500, troubleMs),
       clock: clock(),
     }),
   );
   const hosts = peers.map((peer) => peer.host);
+  // Many faults of one or two kinds find other things than a few of all kinds.
+  const isSwarm = random.chance(0.3);
+  const kinds = isSwarm ? [random.pick(FAULT_KINDS), random.pick(FAULT_KINDS)] : FAULT_KINDS;
   const faults: PlannedFault[] = [];
-  for (let left = random.below(7); left > 0; left--) {
-    const fault = drawFault(random, hosts, leaseMs);
+  for (let left = random.below(isSwarm ? 14 : 7); left > 0; left--) {
+    const fault = drawFault(random, random.pick(kinds) as Fault["kind"], hosts, leaseMs);
     const previous = faults.at(-1)?.when;
     // Troubles like company.
     const when =
-      previous !== undefined && random.chance(0.3) ? soonAfter(random, previous) : drawMoment(random, fault);
+      previous !== undefined && random.chance(0.3)
+        ? soonAfter(random, previous)
+        : drawMoment(random, fault, troubleMs);
     faults.push({ when, fault });
   }
   return {
@@ -115,7 +145,8 @@ export function drawScenario(seed: number): Scenario {
     leaseMs,
     coordinatorTimeoutMs: random.between(10_000, 60_000),
     minPeers: 1 + random.below(3),
-    steps: 3 + random.below(6),
+    steps,
+    troubleMs,
     latency: {
       slowShare: random.pick([0, 0.02, 0.05]) as number,
       slowMsMax: random.between(50, leaseMs / 4),
@@ -128,8 +159,8 @@ export function drawScenario(seed: number): Scenario {
   };
 }
 
-function drawMoment(random: Random, fault: Fault): Moment {
-  if (random.chance(0.5)) return { atMs: random.between(100, TROUBLE_MS) };
+function drawMoment(random: Random, fault: Fault, troubleMs: number): Moment {
+  if (random.chance(0.5)) return { atMs: random.between(100, troubleMs) };
   const victim = "host" in fault ? fault.host : "pair" in fault ? fault.pair[0] : COORDINATOR_HOST;
   const host = random.chance(0.4) ? COORDINATOR_HOST : victim;
   const takes = random.pick(host === COORDINATOR_HOST ? COORDINATOR_TAKES : PEER_TAKES) as string;
@@ -164,33 +195,37 @@ const COORDINATOR_TAKES = [
   "sync-done",
 ];
 
-function drawFault(random: Random, hosts: readonly string[], leaseMs: number): Fault {
+function drawFault(random: Random, kind: Fault["kind"], hosts: readonly string[], leaseMs: number): Fault {
   const host = random.pick(hosts) as string;
-  const other = random.pick(hosts.filter((candidate) => candidate !== host)) as string;
+  const pair = [host, random.pick(hosts.filter((candidate) => candidate !== host)) as string] as const;
   const anybody = random.chance(0.2) ? COORDINATOR_HOST : host;
   const forMs = random.chance(0.5)
     ? random.between(50, leaseMs / 2)
     : random.between(leaseMs / 2, 3 * leaseMs);
-  const kinds: (() => Fault)[] = [
-    () => ({ kind: "crash", host }),
-    () => ({ kind: "crash", host }),
-    () => ({ kind: "vanish", host }),
-    () => ({ kind: "leave", host }),
-    () => ({ kind: "stop", host: anybody, forMs }),
-    () => ({ kind: "stop", host: anybody, forMs }),
-    () => ({ kind: "slow", host: anybody, forMs, eachMs: random.between(5, 200) }),
-    () => ({ kind: "busy", host, forMs: 2 * forMs }),
-    () => ({ kind: "cut-control", host, noticing: [random.chance(0.7), random.chance(0.7)] }),
-    () => ({ kind: "cut-control", host, noticing: [true, true] }),
-    () => ({ kind: "reset-lanes", pair: [host, other] }),
-    () => ({ kind: "reset-lanes", pair: [host, other] }),
-    () => ({ kind: "firewall", pair: [host, other], bothWays: random.chance(0.7), forMs: 2 * forMs }),
-    () => ({ ...drawPartition(random, hosts), forMs }),
-    () => ({ ...drawPartition(random, hosts), forMs }),
-    () => ({ kind: "restart-coordinator", downMs: random.between(0, random.chance(0.8) ? 2_000 : 30_000) }),
-    () => ({ kind: "restart-coordinator", downMs: random.between(0, 2_000) }),
-  ];
-  return (random.pick(kinds) as () => Fault)();
+  switch (kind) {
+    case "crash":
+    case "vanish":
+    case "leave":
+      return { kind, host };
+    case "stop":
+      return { kind, host: anybody, forMs };
+    case "slow":
+      return { kind, host: anybody, forMs, eachMs: random.between(5, 200) };
+    case "busy":
+      return { kind, host, forMs: 2 * forMs };
+    case "cut-control": {
+      const isSeen = random.chance(0.5);
+      return { kind, host, noticing: [isSeen || random.chance(0.5), isSeen || random.chance(0.5)] };
+    }
+    case "reset-lanes":
+      return { kind, pair };
+    case "firewall":
+      return { kind, pair, bothWays: random.chance(0.7), forMs: 2 * forMs };
+    case "partition":
+      return { ...drawPartition(random, hosts), forMs };
+    case "restart-coordinator":
+      return { kind, downMs: random.between(0, random.chance(0.9) ? 2_000 : 30_000) };
+  }
 }
 
 /** Some hosts against the rest, or one path alone; the coordinator is on either side, or on both. */

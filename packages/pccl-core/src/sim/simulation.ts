@@ -76,7 +76,7 @@ class World {
         onLog: (log, holders) => this.#onLog(log, holders),
       },
     );
-    this.#faults = new Faults(scenario.faults, {
+    this.#faults = new Faults(scenario.faults, scenario.troubleMs, {
       network: this.#network,
       plane: this.#plane,
       coordinator: this.#coordinator,
