@@ -96,10 +96,9 @@ export class SimEngine {
       return false;
     }
     const op = [...this.#ops.values()].find((known) => known.tag === tag && known.state === "not-done");
-    if (op === undefined || this.view === undefined) return true;
-    // Frozen, it has been reported as not done, so that the others' verdict will be the same.
-    if (this.#preparing === undefined) this.#abort(op, this.view, "ERR_PCCL_CANCELLED");
-    else this.#settle(op, "aborted", this.view, "ERR_PCCL_CANCELLED");
+    if (op !== undefined && this.#preparing === undefined && this.view !== undefined) {
+      this.#abort(op, this.view, "ERR_PCCL_CANCELLED");
+    }
     return true;
   }
 
@@ -248,7 +247,8 @@ export class SimEngine {
   }
 
   #start({ tag, descriptor, value }: OpCall, view: EngineView): void {
-    const seq = this.#nextSeq(tag);
+    const seq = this.#seqs.get(tag) ?? 0;
+    this.#seqs.set(tag, seq + 1);
     const { epoch } = view;
     const op: SimOp = {
       tag,
@@ -301,21 +301,19 @@ export class SimEngine {
   /** What comes for an op that isn't called here yet waits for the call. */
   #keep(view: EngineView, key: string, from: number, frame: Frame): void {
     const known = this.#unposted.get(key) ?? [];
-    if ((this.#seqs.get(frame.tag) ?? 0) > frame.seq || known.some((kept) => kept.frame.kind === "abort"))
-      return;
+    const isOver =
+      (this.#seqs.get(frame.tag) ?? 0) > frame.seq || known.some((kept) => kept.frame.kind === "abort");
+    if (isOver) return;
+    if (frame.kind === "abort") {
+      for (const id of linkedPeersOf(view)) this.#send(view, id, frame);
+      if (frame.code === "ERR_PCCL_CALL_MISMATCH") {
+        // This peer hears of the mismatch from the call that it waits in; its next op is the others' next one.
+        this.#seqs.set(frame.tag, frame.seq + 1);
+        this.#unposted.delete(key);
+        return;
+      }
+    }
     this.#unposted.set(key, [...known, { from, frame }]);
-    if (frame.kind === "abort") for (const id of linkedPeersOf(view)) this.#send(view, id, frame);
-  }
-
-  /** What others withdrew before it was called here is as if it had never been called. */
-  #nextSeq(tag: bigint): number {
-    const isWithdrawn = ({ frame }: { readonly frame: Frame }): boolean =>
-      frame.kind === "abort" && frame.code !== "ERR_PCCL_DESCRIPTOR_MISMATCH";
-    let seq = this.#seqs.get(tag) ?? 0;
-    while (this.#unposted.get(opKey(tag, seq))?.some(isWithdrawn) === true)
-      this.#unposted.delete(opKey(tag, seq++));
-    this.#seqs.set(tag, seq + 1);
-    return seq;
   }
 
   #onCalled(op: SimOp, view: EngineView, from: number, descriptor: number): void {
