@@ -133,11 +133,14 @@ describe("failures of an op", () => {
     await using cluster = await Cluster.start(3);
     const [a, b, c] = cluster.peers;
     // The third peer doesn't call, so that the op can't be done when the signal fires.
-    const waiting = b?.call<Reduced>("reduce", { inPlace: true });
+    await b?.call("start", { name: "op", inPlace: true });
     const aborted = await a?.call<Reduced>("reduce", { inPlace: true, abortAfterMs: 100 });
     expect(aborted?.error).toMatchObject({ name: "TimeoutError" });
     expect(aborted?.inputKept).toBe(true);
-    expect((await waiting)?.error).toMatchObject({ code: "ERR_PCCL_CANCELLED", peerId: 1 });
+    const cancelled = await b?.call<Reduced>("finish", { name: "op" });
+    expect(cancelled?.error).toMatchObject({ code: "ERR_PCCL_CANCELLED", peerId: 1 });
+    expect(cancelled?.inputKept).toBe(true);
+    // Also for who calls it only now.
     expect((await c?.call<Reduced>("reduce"))?.error?.code).toBe("ERR_PCCL_CANCELLED");
     const again = await cluster.all<Reduced>("reduce");
     expect(again.every(({ error }) => error === undefined)).toBe(true);
