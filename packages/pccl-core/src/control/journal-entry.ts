@@ -5,7 +5,7 @@ import type {
   JournalEntry as WireEntry,
   JournalEntry__Output as WireEntryOutput,
 } from "./generated/pccl/v1/JournalEntry.js";
-import { messageType } from "./journal-types.js";
+import { messageType } from "./message-type.js";
 import { peerMessageFromWire, peerMessageToWire } from "./wire.js";
 
 /** A shutdown ends the world: there is nothing to replay behind it. */

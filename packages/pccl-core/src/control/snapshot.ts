@@ -40,7 +40,7 @@ import type {
   Snapshot as WireSnapshot,
   Snapshot__Output as WireSnapshotOutput,
 } from "./generated/pccl/v1/Snapshot.js";
-import { messageType } from "./journal-types.js";
+import { messageType } from "./message-type.js";
 import {
   coordinatorMessageFromWire,
   coordinatorMessageToWire,

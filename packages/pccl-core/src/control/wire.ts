@@ -13,6 +13,7 @@ import type {
   OpState,
   OpVerdict,
   PeerMessage,
+  Ring,
   StateEntry,
   SyncFetch,
   SyncStrategy,
@@ -34,9 +35,11 @@ import type {
   PeerMessage__Output as WirePeerOutput,
 } from "./generated/pccl/v1/PeerMessage.js";
 import type { Relay__Output } from "./generated/pccl/v1/Relay.js";
+import type { Ring as WireRing, Ring__Output } from "./generated/pccl/v1/Ring.js";
 import type { StateEntry__Output } from "./generated/pccl/v1/StateEntry.js";
 import type { SyncFetch__Output } from "./generated/pccl/v1/SyncFetch.js";
 import type { View__Output } from "./generated/pccl/v1/View.js";
+import { messageType } from "./message-type.js";
 
 /** A message that breaks the contract; the stream that it came on is ended, nobody else is disturbed. */
 export class WireError extends Error {
@@ -140,16 +143,40 @@ function peerIds(field: string, wire: readonly string[]): number[] {
   return atMost(field, wire, PEERS_MAX).map((id) => integer(field, id, 1));
 }
 
+const ringType = messageType<WireRing, Ring__Output>("pccl.v1.Ring");
+/** Each ring is sent to all of its members. */
+const encodedRings = new WeakMap<Ring, Uint8Array>();
+
+function ringToWire(ring: Ring): Buffer {
+  let bytes = encodedRings.get(ring);
+  if (bytes === undefined) {
+    bytes = ringType.encode({ ...ring, peerIds: [...ring.peerIds] });
+    encodedRings.set(ring, bytes);
+  }
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+function ringFromWire(bytes: Uint8Array): Ring {
+  let rings: Ring__Output[];
+  try {
+    rings = ringType.decode(bytes);
+  } catch (error) {
+    throw new WireError(`view.ring: ${error instanceof Error ? error.message : String(error)}`);
+  }
+  const [ring] = rings;
+  if (ring === undefined || rings.length > 1) throw new WireError(`view.ring: ${rings.length} rings`);
+  return {
+    group: integer("view.ring.group", ring.group, 0, GROUP_MAX),
+    epoch: integer("view.ring.epoch", ring.epoch, 1),
+    peerIds: peerIds("view.ring.peer_ids", ring.peerIds),
+  };
+}
+
 function viewFromWire(wire: View__Output): View {
-  const ring = present("view.ring", wire.ring);
   return {
     epoch: integer("view.epoch", wire.epoch, 1),
     worldSize: integer("view.world_size", wire.worldSize, 1, PEERS_MAX),
-    ring: {
-      group: integer("view.ring.group", ring.group, 0, GROUP_MAX),
-      epoch: integer("view.ring.epoch", ring.epoch, 1),
-      peerIds: peerIds("view.ring.peer_ids", ring.peerIds),
-    },
+    ring: ringFromWire(wire.ring),
     members: atMost("view.members", wire.members, PEERS_MAX).map((member: Member__Output) =>
       memberFromWire("view.members", member),
     ),
@@ -488,7 +515,7 @@ function coordinatorMessageBody(message: CoordinatorMessage): WireCoordinatorMes
           view: {
             epoch,
             worldSize,
-            ring: { ...ring, peerIds: [...ring.peerIds] },
+            ring: ringToWire(ring),
             members: members.map(memberToWire),
             relays: [...relays],
             key,

@@ -1,4 +1,4 @@
-/** The messages of proto/pccl/v1/journal.proto, which no service carries, as bytes and back. */
+/** Messages of proto/ as bytes and back, where it isn't gRPC that carries them. */
 import protobuf from "protobufjs";
 import { PROTO_OPTIONS, protoFile } from "./service.js";
 
