@@ -35,8 +35,8 @@ Options:
   --coordinator-kill   Kill the coordinator, and start it again
   --state DIR          Where the coordinator keeps its state (with --coordinator-kill: by
                        default a temporary directory)
-  --netns              Each peer in a network namespace of its own: cut peers off in silence,
-                       reset their connections (needs root and iproute2)
+  --netns              Each peer in a network namespace of its own: cut off peers, or pairs of
+                       them, in silence, and reset connections (needs root and iproute2)
   --json               Print the summary as one JSON object
   -h, --help           Show this help
 
@@ -86,6 +86,7 @@ function parseStressArguments(args: readonly string[]): StressArguments {
     ["stop", values.stop],
     ["coordinator-kill", values["coordinator-kill"]],
     ["black-hole", values.netns],
+    ["pair-cut", values.netns],
     ["reset", values.netns],
   ];
   return {
@@ -152,7 +153,7 @@ function formatStatus({ phase, seconds, working, steps, counts }: StressStatus):
   const faults = [
     ["kills", counts.kills],
     ["stops", counts.stops],
-    ["cuts", counts.blackHoles],
+    ["cuts", counts.blackHoles + counts.pairCuts],
     ["resets", counts.resets],
     ["restarts", counts.coordinatorRestarts],
   ].map(([name, count]) => `${name} ${count}`);

@@ -1,6 +1,6 @@
 /** Descriptors and memory of the processes of a stress run, from the beginning to the end. */
 import type { PeerProcess } from "./peer-process.js";
-import { countDescriptors, residentMiB } from "./process-table.js";
+import { countDescriptors, describeConnections, residentMiB } from "./process-table.js";
 import type { MemoryGrowth } from "./summary.js";
 
 /** Steps after which a process has allocated what it works with. */
@@ -13,15 +13,19 @@ interface Sample {
 
 /**
  * Descriptors that peers of one group hold beyond those of its newest one. In a ring at rest every peer has as many
- * links as every other, so what an older one has more has been forgotten somewhere.
+ * links as every other, so what an older one has more has been forgotten somewhere; except that a relay has up to
+ * `relayed` connections more.
  */
-export function peerLeaks(group: readonly PeerProcess[]): string[] {
+export function peerLeaks(group: readonly PeerProcess[], relayed: number): string[] {
   const [newest, ...older] = [...group].sort((a, b) => b.startedAtMs - a.startedAtMs);
   const normal = countDescriptors(newest?.pid ?? 0) ?? 0;
   return older.flatMap((peer) => {
     const count = countDescriptors(peer.pid) ?? 0;
-    return count > normal
-      ? [`${peer.name} (pid ${peer.pid}) holds ${count} descriptors, the newest peer of its group ${normal}`]
+    return count > normal + relayed
+      ? [
+          `${peer.name} (pid ${peer.pid}) holds ${count} descriptors, the newest peer of its group ${normal}; ` +
+            `its connections: ${describeConnections(peer.pid)}; the newest's: ${describeConnections(newest?.pid ?? 0)}`,
+        ]
       : [];
   });
 }

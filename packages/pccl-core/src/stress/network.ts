@@ -77,6 +77,11 @@ export class StressNetwork {
     await run("ip", ["netns", "exec", this.hub, "bridge", "link", "set", "dev", port, "state", state]);
   }
 
+  /** What the peer sends to the address is dropped, and thus nothing between the two gets anywhere, or no longer is. */
+  async setPairCut({ namespace }: PeerNetwork, address: string, on: boolean): Promise<void> {
+    await run("ip", ["-n", namespace, "route", on ? "add" : "del", "blackhole", `${address}/32`]);
+  }
+
   /** Resets the TCP connections between a peer and an address, as a broken middlebox does; returns how many. */
   async reset({ namespace }: PeerNetwork, address: string): Promise<number> {
     const { stdout } = await run("ip", [

@@ -64,6 +64,7 @@ export class StressRun {
   readonly #startedAtMs: number = performance.now();
   #world!: StressWorld;
   #phase = "starting";
+  #longPairCuts = 0;
   #longestGapMs: ReadonlyMap<number, number> = new Map();
   #memory: readonly MemoryGrowth[] = [];
 
@@ -171,7 +172,7 @@ export class StressRun {
     const victims = living.filter(
       (peer) => peer.impaired === undefined && this.#others(peer).length >= WORKING_MIN,
     );
-    const victim = victims[Math.floor(turn.pick * victims.length)];
+    const victim = pickFrom(victims, turn.pick);
     if (victim === undefined) {
       if (living.length < peers) await world.join(this.#smallestGroup());
       return;
@@ -194,13 +195,15 @@ export class StressRun {
         world.counts.blackHoles++;
         this.#fault("black-hole", [victim.group], false);
         return world.interrupt(victim, "cut", forMs, turn.long);
-      case "reset": {
-        const others = this.#others(victim);
+      case "pair-cut":
+        world.counts.pairCuts++;
+        if (turn.long) this.#longPairCuts++;
+        this.#fault("pair-cut", [victim.group], false);
+        return world.cutPair(victim, pickFrom(this.#others(victim), turn.pickOther) as PeerProcess, forMs);
+      case "reset":
         world.counts.resets++;
         this.#fault("reset", [victim.group], false);
-        // One place more than there are others: the coordinator's.
-        return await world.reset(victim, others[Math.floor(turn.pickOther * (others.length + 1))]);
-      }
+        return await world.reset(victim, pickFrom([...this.#others(victim), undefined], turn.pickOther));
     }
   }
 
@@ -240,8 +243,10 @@ export class StressRun {
         this.#groups.some((group) => world.livingOf(group).length < sizeOf(group));
       await this.#until(() => complete() || missing(), signal);
     }
+    // A pair that was cut for longer than the lease may be linked through a third peer, which holds both halves.
+    const relayed = 2 * this.#connectionsPerPeer * this.#longPairCuts;
     const leaks = (): string[] => [
-      ...this.#groups.flatMap((group) => peerLeaks(world.livingOf(group))),
+      ...this.#groups.flatMap((group) => peerLeaks(world.livingOf(group), relayed)),
       ...this.#watch.coordinatorLeaks(world.coordinator.pid ?? 0),
     ];
     const restEndMs = performance.now() + REST_TIMEOUT_MS;
@@ -296,4 +301,9 @@ export class StressRun {
       log: this.#failed ? this.#world.log() : [],
     };
   }
+}
+
+/** `fraction` in [0, 1). */
+function pickFrom<T>(items: readonly T[], fraction: number): T | undefined {
+  return items[Math.floor(fraction * items.length)];
 }

@@ -1,7 +1,7 @@
 /** What a stress run does to its peers, and when: drawn from a seed, whatever the peers make of it. */
 import { Random } from "../sim/random.js";
 
-export type Fault = "leave" | "kill" | "stop" | "coordinator-kill" | "black-hole" | "reset";
+export type Fault = "leave" | "kill" | "stop" | "coordinator-kill" | "black-hole" | "pair-cut" | "reset";
 
 /** One turn every half to two seconds, as in the stress test of the original. */
 const TURN_MIN_MS = 500;
@@ -13,6 +13,7 @@ const WEIGHTS: Readonly<Record<Fault, number>> = {
   stop: 2,
   "coordinator-kill": 2,
   "black-hole": 2,
+  "pair-cut": 2,
   reset: 2,
 };
 
@@ -24,7 +25,7 @@ export interface Turn {
   /** In [0, 1): which of the peers, and which other one. */
   readonly pick: number;
   readonly pickOther: number;
-  /** A stop or black hole that outlasts the lease, so that the peer has to be removed; else it must not be. */
+  /** It outlasts the lease, so that a peer that is stopped or cut off has to be removed; else it must not be. */
   readonly long: boolean;
 }
 

@@ -15,6 +15,7 @@ export interface Counts {
   kills: number;
   stops: number;
   blackHoles: number;
+  pairCuts: number;
   resets: number;
   coordinatorRestarts: number;
   /** Peers that were removed because a stop or black hole outlasted their lease. */
@@ -95,7 +96,8 @@ export function formatSummary(summary: StressSummary): string {
     ["joins / leaves", `${counts.joins} / ${counts.leaves}`],
     ["kills", counts.kills],
     ["stops", counts.stops],
-    ["black holes / resets", `${counts.blackHoles} / ${counts.resets}`],
+    ["cuts of peers / pairs", `${counts.blackHoles} / ${counts.pairCuts}`],
+    ["resets", counts.resets],
     ["removed for a fault", counts.removals],
     ["coordinator restarts", counts.coordinatorRestarts],
     ["longest gap", gaps.join(", ") || "no reduce was committed"],

@@ -36,6 +36,7 @@ export class StressWorld {
     kills: 0,
     stops: 0,
     blackHoles: 0,
+    pairCuts: 0,
     resets: 0,
     coordinatorRestarts: 0,
     removals: 0,
@@ -128,6 +129,21 @@ export class StressWorld {
         this.#note(`${peer.name} is no longer ${how}`);
         peer.impaired = undefined;
         peer.progressAtMs = performance.now();
+      },
+    );
+  }
+
+  /** Cuts two peers off each other for a while; both can reach all others, and nobody may be removed for it. */
+  cutPair(peer: PeerProcess, other: PeerProcess, forMs: number): void {
+    const [network, address] = [peer.network, other.network?.address];
+    if (network === undefined || address === undefined) return;
+    this.#note(`${peer.name} and ${other.name} are cut off each other for ${Math.round(forMs)} ms`);
+    this.#breakFor(
+      async () => await this.#network?.setPairCut(network, address, true),
+      forMs,
+      async () => {
+        if (peer.living) await this.#network?.setPairCut(network, address, false);
+        this.#note(`${peer.name} and ${other.name} are no longer cut off each other`);
       },
     );
   }
