@@ -42,7 +42,7 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
     mayUse: [`${CORE}/control`, `${CORE}/membership`, `${CORE}/base`, "@pccl/bindings", NODE],
   },
   { folder: `${CORE}/diloco`, mayUse: [`${CORE}/peer`, `${CORE}/base`] },
-  { folder: `${CORE}/testing`, mayUse: [`${CORE}/control`, `${CORE}/membership`, `${CORE}/base`] },
+  { folder: `${CORE}/testing`, mayUse: [`${CORE}/control`, `${CORE}/membership`, `${CORE}/base`, NODE] },
   { folder: `${CORE}/stress`, mayUse: [`${CORE}/peer`, `${CORE}/sim`, `${CORE}/base`, NODE] },
   {
     folder: `${CORE}/cli`,

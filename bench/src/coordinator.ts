@@ -27,6 +27,7 @@ interface Usage {
 }
 
 interface Rates {
+  readonly seconds: number;
   readonly cpuShare: number;
   readonly messagesPerSecond: number;
   readonly kilobytesPerSecond: number;
@@ -37,6 +38,10 @@ interface Row {
   readonly residentMiB: number;
   readonly rest: Rates;
   readonly churn: Rates;
+  /** One a second, unless an exchange took longer. */
+  readonly exchangesPerSecond: number;
+  /** CPU of the coordinator for one exchange, beyond what it needs at rest. */
+  readonly exchangeCpuMs: number;
   /** From the newcomer's registration until every peer's vote was answered. */
   readonly admissionMs: Summary;
 }
@@ -71,12 +76,12 @@ class Load {
   }
 
   async begin(count: number): Promise<void> {
-    for (let i = 0; i < count; i++) this.#add();
+    for (let i = 0; i < count; i++) await this.#add();
     await Promise.all([...this.#peers].map(({ admitted }) => admitted));
   }
 
-  #add(): EnginelessPeer {
-    const peer = new EnginelessPeer(this.#address);
+  async #add(): Promise<EnginelessPeer> {
+    const peer = await EnginelessPeer.start(this.#address);
     this.#peers.add(peer);
     return peer;
   }
@@ -96,7 +101,7 @@ class Load {
     this.#peers.delete(victim);
     victim.kill();
     const startMs = performance.now();
-    const newcomer = this.#add();
+    const newcomer = await this.#add();
     await newcomer.pending;
     await Promise.all(others.map((peer) => peer.updateTopology()));
     await newcomer.admitted;
@@ -112,6 +117,7 @@ class Load {
     const [after, messagesAfter] = [usageOf(this.#pid), this.#messages];
     const seconds = (after.atMs - before.atMs) / 1_000;
     return {
+      seconds,
       cpuShare: (after.cpuSeconds - before.cpuSeconds) / seconds,
       messagesPerSecond: (messagesAfter - messagesBefore) / seconds,
       kilobytesPerSecond: (after.bytes - before.bytes) / 1_000 / seconds,
@@ -148,7 +154,15 @@ async function measure(peers: number, seconds: number): Promise<Row> {
     const churn = await load.rates(async () => {
       admissions = await load.churn(seconds);
     });
-    return { peers, residentMiB: usageOf(pid).residentMiB, rest, churn, admissionMs: summarize(admissions) };
+    return {
+      peers,
+      residentMiB: usageOf(pid).residentMiB,
+      rest,
+      churn,
+      exchangesPerSecond: admissions.length / churn.seconds,
+      exchangeCpuMs: (1_000 * (churn.cpuShare - rest.cpuShare) * churn.seconds) / admissions.length,
+      admissionMs: summarize(admissions),
+    };
   } finally {
     await coordinator.kill();
   }
@@ -169,7 +183,7 @@ async function main(): Promise<void> {
   }
   const rows: Row[] = [];
   console.log(
-    " peers  RSS MiB   rest: CPU   msg/s    kB/s   churn: CPU   msg/s    kB/s   admission median ms",
+    " peers  RSS MiB   rest: CPU   msg/s    kB/s   churn: CPU   msg/s    kB/s  exchanges/s  CPU ms each  admission ms",
   );
   for (const peers of values.peers.split(",")) {
     const child = fork(fileURLToPath(import.meta.url), ["--load", peers, "--seconds", values.seconds]);
@@ -183,13 +197,15 @@ async function main(): Promise<void> {
     };
     console.log(
       `${String(row.peers).padStart(6)} ${row.residentMiB.toFixed(1).padStart(8)}  ${rates(row.rest)}    ` +
-        `${rates(row.churn)}   ${row.admissionMs.median.toFixed(1).padStart(10)}`,
+        `${rates(row.churn)}  ${row.exchangesPerSecond.toFixed(2).padStart(11)}  ` +
+        `${row.exchangeCpuMs.toFixed(0).padStart(11)}  ${row.admissionMs.median.toFixed(0).padStart(12)}`,
     );
   }
   const [small, large] = [rows[0] as Row, rows.at(-1) as Row];
-  const perPeer = ((large.residentMiB - small.residentMiB) * 1_024) / Math.max(1, large.peers - small.peers);
-  console.log(`memory per peer: ${perPeer.toFixed(1)} KiB`);
-  writeResults(values.out, { rows, kibibytesPerPeer: perPeer });
+  const more = large.peers - small.peers;
+  const kibibytesPerPeer = more > 0 ? ((large.residentMiB - small.residentMiB) * 1_024) / more : undefined;
+  if (kibibytesPerPeer !== undefined) console.log(`memory per peer: ${kibibytesPerPeer.toFixed(1)} KiB`);
+  writeResults(values.out, { rows, kibibytesPerPeer });
 }
 
 await main();

@@ -1,8 +1,10 @@
 /**
- * A peer of the control plane without a data plane: the shipped session machine and gRPC stream, and an engine that
- * is always ready. A thousand of them fit in one process, to put a load on a coordinator.
+ * A peer of the control plane without a data plane: the shipped session machine and gRPC stream, an engine that is
+ * always ready, and a data port that only answers. A thousand of them fit in one process, to load a coordinator.
  */
-import { parseAddress } from "../base/address.js";
+import { once } from "node:events";
+import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
+import { formatAddress, parseAddress } from "../base/address.js";
 import { checkInteger, checkOptions } from "../base/check.js";
 import { pcclError } from "../base/errors.js";
 import { COORDINATOR_PORT, GROUP_MAX } from "../base/limits.js";
@@ -25,9 +27,6 @@ export interface EnginelessPeerOptions {
   readonly group?: number;
 }
 
-/** Of this process. */
-let created = 0;
-
 type Vote = "has-pending-peers" | "update-topology";
 
 interface Waiting {
@@ -45,6 +44,8 @@ export class EnginelessPeer {
   /** Messages both ways, heartbeats included. */
   messagesSent = 0;
   messagesReceived = 0;
+  readonly #dataPort: Server;
+  readonly #sockets: ReadonlySet<Socket>;
   readonly #session: SessionState;
   readonly #client: ControlClient;
   readonly #waiting = new Map<number, Waiting>();
@@ -53,25 +54,38 @@ export class EnginelessPeer {
   #nextId = 1;
   #ticker: NodeJS.Timeout | undefined;
 
-  /** Begins to register with the coordinator at HOST:PORT. */
-  constructor(address: string, options: EnginelessPeerOptions = {}) {
-    const call = "new EnginelessPeer";
+  /** Opens its data port, and begins to register with the coordinator at HOST:PORT. */
+  static async start(address: string, options: EnginelessPeerOptions = {}): Promise<EnginelessPeer> {
+    const call = "EnginelessPeer.start";
     checkOptions(call, options, ["group"]);
-    const { host, port } = parseAddress(call, address, COORDINATOR_PORT);
+    const coordinator = formatAddress(parseAddress(call, address, COORDINATOR_PORT));
     const group = checkInteger(call, "group", options.group ?? 0, 0, GROUP_MAX);
+    // The coordinator asks there whether the peer lives.
+    const sockets = new Set<Socket>();
+    const dataPort = createServer((socket) => {
+      sockets.add(socket);
+      socket.on("error", () => undefined);
+      socket.on("close", () => sockets.delete(socket));
+      socket.resume();
+    });
+    dataPort.listen(0, "127.0.0.1");
+    await once(dataPort, "listening");
+    return new EnginelessPeer(coordinator, group, dataPort, sockets);
+  }
+
+  private constructor(coordinator: string, group: number, dataPort: Server, sockets: ReadonlySet<Socket>) {
+    this.#dataPort = dataPort;
+    this.#sockets = sockets;
     this.pending = new Promise((resolve) => {
       this.#onPending = resolve;
     });
     this.admitted = new Promise((resolve) => {
       this.#onAdmitted = resolve;
     });
-    // Nobody listens there, and no two of them are at the same place, which would mean that one is gone.
-    const ordinal = created++ % 2 ** 24;
-    const host24 = [ordinal >> 16, (ordinal >> 8) & 255, ordinal & 255].join(".");
-    const advertise = { host: `127.${host24}`, port: 1 };
+    const advertise = { host: "127.0.0.1", port: (dataPort.address() as AddressInfo).port };
     this.#session = createSession({ group, advertise, coordinatorTimeoutMs: COORDINATOR_TIMEOUT_MS });
     this.#client = new ControlClient(
-      { address: `${host}:${port}`, connectTimeoutMs: CONNECT_TIMEOUT_MS },
+      { address: coordinator, connectTimeoutMs: CONNECT_TIMEOUT_MS },
       {
         onConnected: () => this.#step({ kind: "connected" }),
         onMessage: (envelope) => {
@@ -177,6 +191,8 @@ export class EnginelessPeer {
     this.ended = reason;
     clearTimeout(this.#ticker);
     this.#client.close();
+    this.#dataPort.close();
+    for (const socket of this.#sockets) socket.destroy();
     for (const { reject } of this.#waiting.values()) {
       reject(this.#closed());
     }

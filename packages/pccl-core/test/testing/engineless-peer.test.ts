@@ -9,8 +9,8 @@ afterEach(() => {
   for (const peer of peers.splice(0)) peer.kill();
 });
 
-function join(address: string, group = 0): EnginelessPeer {
-  const peer = new EnginelessPeer(address, { group });
+async function join(address: string, group = 0): Promise<EnginelessPeer> {
+  const peer = await EnginelessPeer.start(address, { group });
   peers.push(peer);
   return peer;
 }
@@ -18,11 +18,11 @@ function join(address: string, group = 0): EnginelessPeer {
 describe("EnginelessPeer", () => {
   it("joins by consent, votes, leaves and dies", async () => {
     await using coordinator = await Coordinator.start({ listen: "127.0.0.1:0", minPeers: 20 });
-    const members = Array.from({ length: 20 }, (_, i) => join(coordinator.address, i % 2));
+    const members = await Promise.all(Array.from({ length: 20 }, (_, i) => join(coordinator.address, i % 2)));
     await Promise.all(members.map(({ admitted }) => admitted));
     expect(coordinator.worldSize).toBe(20);
     expect(await Promise.all(members.map((peer) => peer.hasPendingPeers()))).not.toContain(true);
-    const newcomer = join(coordinator.address);
+    const newcomer = await join(coordinator.address);
     await newcomer.pending;
     expect(await Promise.all(members.map((peer) => peer.updateTopology()))).not.toContain(false);
     await newcomer.admitted;
@@ -38,15 +38,15 @@ describe("EnginelessPeer", () => {
 
   it("says why it is out", async () => {
     const coordinator = await Coordinator.start({ listen: "127.0.0.1:0" });
-    const peer = join(coordinator.address);
+    const peer = await join(coordinator.address);
     await peer.admitted;
     await coordinator.close();
     await vi.waitUntil(() => peer.ended !== undefined, 10_000);
     expect(peer.ended).toMatch(/^ERR_PCCL_REMOVED/);
   });
 
-  it("refuses bad arguments", () => {
-    expect(() => new EnginelessPeer("here:there")).toThrow(/HOST:PORT/);
-    expect(() => new EnginelessPeer("127.0.0.1:1", { grp: 1 } as object)).toThrow(/"grp"/);
+  it("refuses bad arguments", async () => {
+    await expect(EnginelessPeer.start("here:there")).rejects.toThrow(/HOST:PORT/);
+    await expect(EnginelessPeer.start("127.0.0.1:1", { grp: 1 } as object)).rejects.toThrow(/"grp"/);
   });
 });
