@@ -67,7 +67,7 @@ FakePeer::FakePeer(PeerId id) : id_(id), listener_(listen_tcp("127.0.0.1", 0)), 
   pings_ = std::thread([this] {
     std::unique_lock lock(mutex_);
     while (!wake_.wait_for(lock, std::chrono::milliseconds(50), [this] { return ended_; })) {
-      if (!link_ || in_frame_) continue;
+      if (!link_ || !is_lane_ || in_frame_) continue;
       std::vector<std::uint8_t> bytes;
       append_frame({0, {}, AckBody{chunks_received_, received_}}, bytes);
       send_all(link_.get(), bytes.data(), bytes.size());
@@ -96,8 +96,7 @@ Hello FakePeer::accept_link() {
   const auto welcome = encode_welcome({Welcome::Status::welcome, hello->link, hello->lanes});
   const std::lock_guard lock(mutex_);
   send_all(fd.get(), welcome.data(), welcome.size());
-  // On a connection for state an ack would be garbage.
-  in_frame_ = hello->kind != ConnectionKind::link;
+  is_lane_ = hello->kind == ConnectionKind::link;
   chunks_received_ = 0;
   link_ = std::move(fd);
   return *hello;
@@ -118,9 +117,9 @@ void FakePeer::send_data(Epoch epoch, OpKey key, const DataBody& body, const voi
   send_all(link_.get(), data, body.bytes);
 }
 
-void FakePeer::send_raw(const std::vector<std::uint8_t>& bytes) {
+void FakePeer::send_raw(const std::vector<std::uint8_t>& bytes, bool in_frame) {
   const std::lock_guard lock(mutex_);
-  in_frame_ = true;
+  in_frame_ = in_frame;
   send_all(link_.get(), bytes.data(), bytes.size());
 }
 

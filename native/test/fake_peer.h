@@ -36,7 +36,8 @@ class FakePeer {
   // Gives the frame the next number, if its kind has one.
   void send(Frame frame);
   void send_data(Epoch epoch, OpKey key, const DataBody& body, const void* payload);
-  void send_raw(const std::vector<std::uint8_t>& bytes);
+  // `in_frame`: they end in the middle of a frame.
+  void send_raw(const std::vector<std::uint8_t>& bytes, bool in_frame = false);
   // The next frame that is no ack, with a data frame's payload in `payload`.
   Frame receive();
   void hang_up();
@@ -51,6 +52,7 @@ class FakePeer {
   std::mutex mutex_;  // of what follows, and of writing
   std::condition_variable wake_;
   bool ended_ = false;
+  bool is_lane_ = false;   // and not a connection for state, on which an ack would be garbage
   bool in_frame_ = false;  // an ack would land in the middle of it
   UniqueFd link_;
   std::uint64_t sent_ = 0;

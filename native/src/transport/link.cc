@@ -32,6 +32,17 @@ Link::Link(const Context& context, LinkId id, const Settings& settings, std::uin
   want_lanes(lanes);
 }
 
+bool Link::established() const {
+  return established_ ||
+         std::any_of(lanes_.begin(), lanes_.end(), [](const Slot& slot) { return slot.lane != nullptr; });
+}
+
+void Link::settle() {
+  if (std::exchange(established_, true)) return;
+  dials_.set_timeout(std::clamp<EventLoop::Clock::duration>(silence_ / 2, limits::redial_attempt_timeout_min,
+                                                            limits::dial_attempt_timeout));
+}
+
 void Link::set(const Settings& settings) {
   if (silence_ != settings.silence) {
     silence_ = settings.silence;
@@ -97,10 +108,7 @@ void Link::lane_usable(Lane& lane) {
   lane.set_usable();
   const bool was_up = up();
   if (!was_up) choose_control_lane();
-  if (!std::exchange(established_, true)) {
-    dials_.set_timeout(std::clamp<EventLoop::Clock::duration>(silence_ / 2, limits::redial_attempt_timeout_min,
-                                                              limits::dial_attempt_timeout));
-  }
+  settle();
   lane.wake();
   if (!was_up) owner_.on_up(*this);
 }

@@ -79,8 +79,10 @@ class Link final : Lane::Owner, LaneDials::Owner {
   LinkId id() const { return id_; }
   // There is a lane.
   bool up() const { return control_lane_ != nullptr; }
-  // There has been one.
-  bool established() const { return established_; }
+  // There has been one, or there is one that the peer, which dialled, may take for one already.
+  bool established() const;
+  // The view is installed: from now on the link is given up when it isn't up for too long.
+  void settle();
   // Why it isn't up.
   std::string state() const { return dials_.state(); }
 

@@ -41,6 +41,7 @@ void Mesh::settle() {
   timeout_.reset();
   for (auto at = links_.begin(); at != links_.end();) {
     const bool stays = wanted_.contains(at->first) && at->second->established();
+    if (stays) at->second->settle();
     at = stays ? std::next(at) : drop(at);
   }
 }

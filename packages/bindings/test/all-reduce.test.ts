@@ -105,15 +105,10 @@ describe("two engines in one process", () => {
     expect(first.control.abortIfMissing(2, 3n, 0, 2)).toBe(false);
     expect(first.control.abortIfMissing(1, 3n, 0, 1)).toBe(false);
     expect(first.control.abortIfMissing(1, 3n, 0, 2)).toBe(true);
-    const other = second.start((engine) =>
-      engine.allReduce(new Float32Array(1), new Float32Array(1), "sum", 3n),
-    );
-    for (const end of await within("both ends", Promise.all([op.ended, other.ended]))) {
-      expect(end).toMatchObject({
-        type: "op-failed",
-        error: { code: "ERR_PCCL_CALL_MISMATCH", peerId: 2, epoch: 1 },
-      });
-    }
+    expect(await within("its end", op.ended)).toMatchObject({
+      type: "op-failed",
+      error: { code: "ERR_PCCL_CALL_MISMATCH", peerId: 2, epoch: 1 },
+    });
     expect(second.stalled).toEqual([]);
   });
 
