@@ -42,7 +42,7 @@ export interface PeerSurroundings {
   readonly trace: Trace | undefined;
   /** The peer on this host: a fetch reads the content of its source. */
   peerAt(host: string): SimPeer | undefined;
-  /** A fault may be waiting for the moment in which this peer takes such a message. */
+  /** A fault may be waiting for the moment in which this peer takes such a message, or commits an op. */
   onTaken(host: string, kind: string): void;
 }
 
@@ -490,7 +490,8 @@ export class SimPeer {
         const { epoch, tag, seq, state, code } = op;
         this.trace(`${opName(epoch, tag, seq)} ${state}${code === undefined ? "" : ` (${code})`}`);
         const sum = invariants.onSettled(this, op, view);
-        this.#running.get(tag)?.(state === "committed" ? sum : (code ?? "no code"));
+        if (state === "committed") this.#around.onTaken(this.host, "commit");
+        if (this.alive) this.#running.get(tag)?.(state === "committed" ? sum : (code ?? "no code"));
       },
     };
   }
