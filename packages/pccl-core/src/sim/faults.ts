@@ -120,8 +120,9 @@ export class Faults {
       case "leave":
       case "vanish":
         if (peer?.alive !== true) return false;
-        if (fault.kind === "leave") peer.leave();
-        else peer.die(fault.kind === "crash");
+        if (fault.kind !== "leave") peer.die(fault.kind === "crash");
+        else if (peer.user.result === undefined) peer.leave();
+        else return false;
         if (fault.kind === "vanish") network.isolate(fault.host);
         return true;
       case "stop":

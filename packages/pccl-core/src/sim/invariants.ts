@@ -154,9 +154,9 @@ export class Invariants {
   /** I6: newcomers come in by a call of every admitted peer, or into an empty world. */
   onGrowth(peer: SimPeer): void {
     this.counts.growths++;
-    if (!peer.consents)
+    if (!peer.user.consents)
       throw new Violation("I6", `newcomers are admitted without the consent of ${peer.host}`);
-    peer.consents = false;
+    peer.user.consents = false;
   }
 
   /** I7: while a holder of the last revision is a member, revisions stay or advance by one. */
@@ -231,7 +231,7 @@ export class Invariants {
   /** I8: nobody is removed who lives and could be heard. */
   onRemoved(peer: SimPeer, reason: string): void {
     const { undisturbedMs, patienceMs, isCutOff } = this.#facts;
-    if (peer.alive && peer.result === undefined && undisturbedMs(peer) > patienceMs && !isCutOff(peer)) {
+    if (peer.alive && peer.user.result === undefined && undisturbedMs(peer) > patienceMs && !isCutOff(peer)) {
       throw new Violation("I8", `${peer.host} lives and can be heard, but is removed: ${reason}`);
     }
   }

@@ -11,6 +11,8 @@ import { Random } from "./random.js";
 const RETRANSMIT_MS_MAX = 1_000;
 
 export interface Latency {
+  /** Most messages take up to this long, less on short paths. */
+  readonly usualMsMax: number;
   /** Share of messages that are slow. */
   readonly slowShare: number;
   readonly slowMsMax: number;
@@ -37,10 +39,11 @@ export class Network {
     return new Random(this.#seed, stream);
   }
 
-  /** Mostly short, sometimes long: reordering between streams comes from here. */
-  delayMs(random: Random): number {
-    const { slowShare, slowMsMax } = this.#latency;
-    return random.chance(slowShare) ? random.between(20, slowMsMax) : random.between(0.1, 20);
+  /** Mostly short, sometimes long: reordering between streams comes from here. `length`: the path's, up to 1. */
+  delayMs(random: Random, length = 1): number {
+    const { usualMsMax, slowShare, slowMsMax } = this.#latency;
+    if (random.chance(slowShare)) return random.between(0.1, slowMsMax);
+    return 0.1 + usualMsMax * length * random.between(0.2, 1);
   }
 
   isOpen(from: string, to: string): boolean {
@@ -93,6 +96,7 @@ function pathKey(from: string, to: string): string {
 export class Pipe {
   readonly #network: Network;
   readonly #random: Random;
+  readonly #length: number;
   readonly #isOpen: () => boolean;
   readonly #thread: Thread;
   /** When the last one sent arrives: the next one can't be earlier. */
@@ -102,13 +106,14 @@ export class Pipe {
   constructor(network: Network, random: Random, thread: Thread, isOpen: () => boolean) {
     this.#network = network;
     this.#random = random;
+    this.#length = random.between(0, 1);
     this.#thread = thread;
     this.#isOpen = isOpen;
   }
 
   /** Brings `action` to the receiving thread. */
   push(action: () => void): void {
-    this.#schedule(this.#network.delayMs(this.#random), () => this.#arrive(action));
+    this.#schedule(this.#network.delayMs(this.#random, this.#length), () => this.#arrive(action));
   }
 
   wake(): void {

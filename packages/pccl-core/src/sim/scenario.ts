@@ -8,7 +8,7 @@ import type { ClockError } from "./process.js";
 import type { Deviation } from "./program.js";
 import { Random } from "./random.js";
 
-/** A time, or one some time after a process took a message of a kind for the nth time. */
+/** A time, or one some time after a process took a message of a kind, or committed an op, for the nth time. */
 export type Moment =
   | { readonly atMs: number }
   | { readonly host: string; readonly takes: string; readonly nth: number; readonly afterMs: number };
@@ -80,8 +80,8 @@ export interface Scenario {
   readonly quirks: readonly Quirk[];
 }
 
-/** About what a step takes when nothing goes wrong. */
-const STEP_MS = 700;
+/** About what a step takes when nothing goes wrong, without the time of its messages. */
+const STEP_MS = 500;
 
 /** A kind for each fault that is drawn, as often as it is worth it. */
 const FAULT_KINDS: readonly Fault["kind"][] = [
@@ -109,12 +109,13 @@ export function drawScenario(seed: number): Scenario {
   const leaseMs = random.chance(0.7) ? 5_000 : random.between(2_000, 10_000);
   const groups = random.chance(0.3) ? 2 : 1;
   const steps = 3 + random.below(random.chance(0.8) ? 6 : 20);
-  const troubleMs = steps * STEP_MS;
+  const usualMsMax = random.pick([2, 20, 20, 150]) as number;
+  const troubleMs = steps * (STEP_MS + 10 * usualMsMax);
   const clock = (): ClockError =>
     random.chance(0.5)
       ? { offsetMs: 0, rate: 1 }
       : { offsetMs: random.between(-1e6, 1e9), rate: 1 + random.between(-0.01, 0.01) };
-  const first = 2 + random.below(random.chance(0.2) ? 9 : 5);
+  const first = 2 + random.below(random.chance(0.3) ? 9 : 5);
   const later = random.below(4);
   const peers = Array.from(
     { length: first + later },
@@ -127,7 +128,7 @@ export function drawScenario(seed: number): Scenario {
   );
   const hosts = peers.map((peer) => peer.host);
   // Many faults of one or two kinds find other things than a few of all kinds.
-  const isSwarm = random.chance(0.3);
+  const isSwarm = random.chance(0.4);
   const kinds = isSwarm ? [random.pick(FAULT_KINDS), random.pick(FAULT_KINDS)] : FAULT_KINDS;
   const faults: PlannedFault[] = [];
   for (let left = random.below(isSwarm ? 14 : 7); left > 0; left--) {
@@ -135,7 +136,7 @@ export function drawScenario(seed: number): Scenario {
     const previous = faults.at(-1)?.when;
     // Troubles like company.
     const when =
-      previous !== undefined && random.chance(0.3)
+      previous !== undefined && random.chance(0.4)
         ? soonAfter(random, previous)
         : drawMoment(random, fault, troubleMs);
     faults.push({ when, fault });
@@ -148,6 +149,7 @@ export function drawScenario(seed: number): Scenario {
     steps,
     troubleMs,
     latency: {
+      usualMsMax,
       slowShare: random.pick([0, 0.02, 0.05]) as number,
       slowMsMax: random.between(50, leaseMs / 4),
     },
@@ -160,7 +162,7 @@ export function drawScenario(seed: number): Scenario {
 }
 
 function drawMoment(random: Random, fault: Fault, troubleMs: number): Moment {
-  if (random.chance(0.5)) return { atMs: random.between(100, troubleMs) };
+  if (random.chance(0.4)) return { atMs: random.between(100, troubleMs) };
   const victim = "host" in fault ? fault.host : "pair" in fault ? fault.pair[0] : COORDINATOR_HOST;
   const host = random.chance(0.4) ? COORDINATOR_HOST : victim;
   const takes = random.pick(host === COORDINATOR_HOST ? COORDINATOR_TAKES : PEER_TAKES) as string;
@@ -177,8 +179,12 @@ function soonAfter(random: Random, moment: Moment): Moment {
 }
 
 const PEER_TAKES = [
+  "commit",
+  "commit",
   "registered",
   "attached",
+  "prepare",
+  "prepare",
   "prepare",
   "install",
   "sync-plan",
@@ -188,6 +194,8 @@ const PEER_TAKES = [
 const COORDINATOR_TAKES = [
   "register",
   "attach",
+  "ready",
+  "ready",
   "ready",
   "topology-vote",
   "pending-vote",

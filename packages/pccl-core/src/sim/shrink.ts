@@ -66,7 +66,7 @@ function simplifications(scenario: Scenario): Partial<Scenario>[] {
     ...(steps > 1 ? [{ steps: steps - 1 }] : []),
     { minPeers: 1 },
     ...(syncMsMax === undefined ? [] : [{ syncMsMax: undefined }, { syncMsMax: 1 }]),
-    { latency: { slowShare: 0, slowMsMax: 20 } },
+    { latency: { usualMsMax: 20, slowShare: 0, slowMsMax: 20 } },
     { coordinatorClock: EXACT },
     withPeers({ group: 0 }),
     withPeers({ clock: EXACT }),

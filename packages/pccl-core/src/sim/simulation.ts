@@ -10,10 +10,11 @@ import { Faults } from "./faults.js";
 import { type Counts, type Facts, Invariants, Violation } from "./invariants.js";
 import { DataPlane } from "./links.js";
 import { Network } from "./network.js";
-import { type Behaviour, SimPeer } from "./peer.js";
+import { SimPeer } from "./peer.js";
 import { type ClockError, Process } from "./process.js";
 import { drawScenario, type PlannedPeer, type Scenario } from "./scenario.js";
 import { describeFields, Trace, type TraceLine } from "./trace.js";
+import type { Behaviour } from "./user.js";
 
 /** A run without faults ends within this time. */
 const CALM_MS_MAX = 900_000;
@@ -107,7 +108,7 @@ class World {
     return {
       seed: this.#scenario.seed,
       virtualMs: this.#clock.nowMs,
-      results: this.#peers.map((peer) => peer.result ?? (peer.alive ? "waiting" : "dead")),
+      results: this.#peers.map((peer) => peer.user.result ?? (peer.alive ? "waiting" : "dead")),
       faults: this.#faults.counts,
       counts: this.#invariants.counts,
       violation,
@@ -144,7 +145,7 @@ class World {
     const waitMsMax = this.#waitMsMax;
     if (calmMs < waitMsMax) return;
     for (const peer of this.#peers) {
-      const { call, calledAtMs } = peer;
+      const { call, calledAtMs } = peer.user;
       if (call === undefined || !peer.alive) continue;
       const waitedMs = Math.min(calmMs, this.#clock.nowMs - calledAtMs);
       if (waitedMs > waitMsMax) {
@@ -160,7 +161,7 @@ class World {
     if (waiting !== undefined) {
       throw new Violation(
         "I5",
-        `${waiting.host} (${waiting.session.phase}) waits in ${waiting.call?.kind ?? "nothing"} for ever`,
+        `${waiting.host} (${waiting.session.phase}) waits in ${waiting.user.call?.kind ?? "nothing"} for ever`,
       );
     }
   }

@@ -1,0 +1,264 @@
+/** A simulated peer's main thread: its program, and the calls that it makes as peer/communicator.ts would. */
+import type { SessionReplies, SessionRequest, SyncPlanReply } from "../membership/session-protocol.js";
+import type { PeerSurroundings, SimPeer } from "./peer.js";
+import type { Thread } from "./process.js";
+import { type Call, type Deviation, type Outcome, type Program, trainingProgram } from "./program.js";
+import type { Random } from "./random.js";
+import { describeFields } from "./trace.js";
+
+/** What one peer's user does besides training, by the number of its call or of its place in the program. */
+export interface Behaviour {
+  readonly deviations: ReadonlyMap<number, Deviation>;
+  /** Withdraws the call after this time. */
+  readonly withdrawals: ReadonlyMap<number, number>;
+  /** Calls its ops with another descriptor than the others. */
+  readonly odd: ReadonlySet<number>;
+}
+
+export interface UserOptions {
+  readonly steps: number;
+  readonly behaviour: Behaviour;
+}
+
+type RequestBody = SessionRequest extends infer R
+  ? R extends SessionRequest
+    ? Omit<R, "id">
+    : never
+  : never;
+
+type Reply = { readonly value: unknown } | { readonly code: string };
+
+const TENSOR = "state";
+const FETCH_MS_MAX = 400;
+
+export class SimUser {
+  /** The call that the program waits in, and since when. */
+  call: Call | undefined;
+  calledAtMs = 0;
+  /** It has called updateTopology, and not been answered since. */
+  consents = false;
+  /** How the program ended: done, left, or the code of an error. */
+  result: string | undefined;
+  /** Content that other peers may fetch. */
+  exported: number | undefined;
+  readonly #peer: SimPeer;
+  readonly #main: Thread;
+  readonly #options: UserOptions;
+  readonly #around: PeerSurroundings;
+  readonly #random: Random;
+  readonly #program: Program;
+  #calls = 0;
+  #fetching: { over: boolean } | undefined;
+  readonly #replies = new Map<number, (reply: Reply) => void>();
+  readonly #running = new Map<bigint, (result: number | string) => void>();
+
+  constructor(peer: SimPeer, main: Thread, options: UserOptions, around: PeerSurroundings) {
+    this.#peer = peer;
+    this.#main = main;
+    this.#options = options;
+    this.#around = around;
+    this.#random = around.network.random(`${peer.host} user`);
+    this.#program = trainingProgram({
+      random: this.#random,
+      steps: options.steps,
+      content: this.#random.below(1_000_000),
+      deviations: options.behaviour.deviations,
+      rank: () => {
+        const { view } = peer.engine;
+        return view?.ring.findIndex((member) => member.peerId === view.peerId) ?? -1;
+      },
+    });
+  }
+
+  onAdmitted(): void {
+    this.#onMain(() => this.#advance());
+  }
+
+  onReply(id: number, reply: Reply): void {
+    const onReply = this.#replies.get(id);
+    this.#replies.delete(id);
+    this.#onMain(() => onReply?.(reply));
+  }
+
+  /** An op's sum, or the code of its error. */
+  onOpEnded(tag: bigint, result: number | string): void {
+    this.#running.get(tag)?.(result);
+  }
+
+  #advance(outcome?: Outcome): void {
+    if (this.result !== undefined) return;
+    if (this.call !== undefined && outcome !== undefined) {
+      const cancelled = outcome.kind === "error" && outcome.code === "ERR_PCCL_CANCELLED";
+      if (this.call.kind === "update-topology" && !cancelled) this.consents = false;
+      this.#around.invariants.onOutcome(this.#peer, outcome);
+      if (this.#around.trace !== undefined) this.#peer.trace(`= ${describeOutcome(outcome)}`);
+    }
+    const next = outcome === undefined ? this.#program.next() : this.#program.next(outcome);
+    this.call = undefined;
+    if (next.done === true) {
+      this.end("done");
+      return this.#peer.leave();
+    }
+    this.call = next.value;
+    this.calledAtMs = this.#around.network.clock.nowMs;
+    if (this.#around.trace !== undefined) this.#peer.trace(`calls ${describeCall(next.value)}`);
+    this.#make(next.value, this.#calls++);
+  }
+
+  #make(call: Call, number: number): void {
+    const withdrawAfterMs = this.#options.behaviour.withdrawals.get(number);
+    switch (call.kind) {
+      case "compute":
+        return this.#main.after(call.ms, () => this.#advance({ kind: "computed" }));
+      case "has-pending-peers":
+      case "update-topology":
+        if (call.kind === "update-topology") this.consents = true;
+        return this.#request(call, withdrawAfterMs, (value) =>
+          this.#advance({ kind: "answer", value: value as boolean }),
+        );
+      case "sync":
+        return this.#sync(call, withdrawAfterMs);
+      case "all-reduce":
+        return this.#allReduce(call.ops, this.#options.behaviour.odd.has(number), withdrawAfterMs);
+    }
+  }
+
+  #allReduce(
+    ops: (Call & { kind: "all-reduce" })["ops"],
+    odd: boolean,
+    withdrawAfterMs: number | undefined,
+  ): void {
+    const results = new Map<bigint, number | string>();
+    for (const { tag } of ops) {
+      this.#running.set(tag, (result) => {
+        this.#running.delete(tag);
+        results.set(tag, result);
+        if (results.size === ops.length) this.#onMain(() => this.#advance({ kind: "reduced", results }));
+      });
+    }
+    // Other peers start them in another order, and at other times.
+    for (const { tag, value } of this.#random.chance(0.5) ? ops : [...ops].reverse()) {
+      this.#peer.engine.allReduce({ tag, value, descriptor: odd ? 1 : 0 });
+      if (withdrawAfterMs === undefined) continue;
+      this.#main.after(withdrawAfterMs, () => {
+        const ended = this.#running.get(tag);
+        if (ended === undefined) return;
+        this.#peer.trace(`withdraws the op with tag ${tag}`);
+        if (!this.#peer.engine.cancel(tag)) ended("ERR_PCCL_CANCELLED");
+      });
+    }
+  }
+
+  #sync(call: Call & { kind: "sync" }, withdrawAfterMs: number | undefined): void {
+    const { revision, strategy, content } = call;
+    this.exported = content;
+    this.#around.invariants.onOffer(this.#peer, revision, content);
+    const hash = contentHash(content);
+    const entries = [{ name: TENSOR, dtype: "i32", count: 1, hash }];
+    this.#request({ kind: "sync-offer", revision, strategy, entries }, withdrawAfterMs, (value) => {
+      const plan = value as SyncPlanReply;
+      const fetch = plan.fetches[0];
+      if (fetch === undefined || plan.source === undefined)
+        return this.#syncDone(true, content, withdrawAfterMs);
+      const { host } = plan.source.endpoint;
+      const fetching = { over: false };
+      this.#fetching = fetching;
+      this.#fetch(host, this.#peer.process.nowMs + this.#around.plane.silenceMs, (fetched) => {
+        if (fetching.over) return;
+        fetching.over = true;
+        const ok = fetched !== undefined && contentHash(fetched) === fetch.hash;
+        this.#syncDone(ok, fetched ?? content, withdrawAfterMs);
+      });
+    });
+  }
+
+  /** The group's sync has failed while this peer fetches. */
+  onSyncFailed(code: string): void {
+    this.#onMain(() => this.#fetchFailed(code));
+  }
+
+  #fetchFailed(code: string): void {
+    if (this.#fetching === undefined || this.#fetching.over) return;
+    this.#fetching.over = true;
+    this.#advance({ kind: "error", code });
+  }
+
+  /** Waits for a source that doesn't answer as long as a link does. */
+  #fetch(host: string, untilMs: number, onEnd: (content: number | undefined) => void): void {
+    const { network } = this.#around;
+    this.#main.after(this.#random.between(0, FETCH_MS_MAX), () => {
+      const source = this.#around.peerAt(host);
+      const gone = source === undefined || source.process.state === "dead" || source.engine.closed;
+      if (gone || this.#peer.process.nowMs > untilMs) return onEnd(undefined);
+      if (network.isOpenBothWays(this.#peer.host, host) && source.process.state === "running")
+        return onEnd(source.user.exported);
+      this.#fetch(host, untilMs, onEnd);
+    });
+  }
+
+  #syncDone(ok: boolean, content: number, withdrawAfterMs: number | undefined): void {
+    const reason = ok ? "" : "the source is gone";
+    this.#request({ kind: "sync-done", ok, reason }, withdrawAfterMs, (value) => {
+      const revision = value as SessionReplies["sync-done"];
+      this.#around.invariants.onSynced(this.#peer, revision, content);
+      this.#advance({ kind: "synced", revision, content });
+    });
+  }
+
+  #request(
+    request: RequestBody,
+    withdrawAfterMs: number | undefined,
+    onValue: (value: unknown) => void,
+  ): void {
+    const id = this.#peer.nextRequestId();
+    this.#replies.set(id, (reply) => {
+      if ("code" in reply) this.#advance({ kind: "error", code: reply.code });
+      else onValue(reply.value);
+    });
+    this.#peer.request({ ...request, id });
+    if (withdrawAfterMs === undefined) return;
+    this.#main.after(withdrawAfterMs, () => {
+      if (!this.#replies.has(id) || this.result !== undefined) return;
+      this.#peer.trace(`withdraws #${id}`);
+      this.#peer.request({ id: this.#peer.nextRequestId(), kind: "withdraw", target: id });
+    });
+  }
+
+  /** The program is over, if it isn't yet. */
+  end(result: string): void {
+    if (this.result !== undefined) return;
+    this.result = result;
+    this.call = undefined;
+    this.#peer.trace(`ends: ${result}`);
+  }
+
+  /** As promises are: the program goes on after the step that answered it. */
+  #onMain(action: () => void): void {
+    this.#around.network.clock.after(0, () => this.#main.deliver(() => this.#peer.alive && action()));
+  }
+}
+
+function contentHash(content: number): string {
+  return (content >>> 0).toString(16).padStart(32, "0");
+}
+
+function describeCall(call: Call): string {
+  switch (call.kind) {
+    case "all-reduce":
+      return `all-reduce ${call.ops.map(({ tag }) => tag).join(" ")}`;
+    case "compute":
+      return `nothing for ${Math.round(call.ms)} ms`;
+    case "sync":
+      return `sync revision ${call.revision} = ${contentHash(call.content).replace(/^0+/, "")}, ${call.strategy}`;
+    default:
+      return call.kind;
+  }
+}
+
+function describeOutcome(outcome: Outcome): string {
+  if (outcome.kind === "reduced") {
+    return [...outcome.results].map(([tag, result]) => `tag ${tag}: ${result}`).join(", ");
+  }
+  const { kind, ...fields } = outcome;
+  return `${kind} ${describeFields(fields)}`.trimEnd();
+}
