@@ -47,9 +47,9 @@ void check(const PlanRequest& request) {
   require(request.nodes.size() == request.ranks, "there must be a node for each rank");
   require(request.imports_max.size() == request.ranks, "there must be an import budget for each rank");
   require(std::isfinite(request.capacity_factor) && request.capacity_factor > 0 && request.capacity_factor <= 1e6,
-          "alpha must be above 0 and at most 1,000,000");
+          "capacityFactor must be above 0 and at most 1,000,000");
   require(request.chunk_copies_min >= 1 && request.chunk_copies_min <= copies_max, "minChunkCopies must be 1 or more");
-  require(std::isfinite(request.imbalance_min), "lambda must be finite");
+  require(std::isfinite(request.imbalance_min), "minImbalance must be finite");
   const CostModel& cost = request.cost;
   require(is_duration(cost.copy_seconds) && cost.copy_seconds > 0, "costModel.copySeconds must be above 0");
   for (const double seconds : {cost.expert_seconds, cost.transfer_seconds, cost.far_transfer_seconds,
