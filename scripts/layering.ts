@@ -51,7 +51,7 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
   { folder: CORE, mayUse: [`${CORE}/peer`, `${CORE}/base`] },
   { folder: "packages/moe-ep/src", mayUse: [...PUBLIC_CORE, "@pccl/core/base", "@pccl/bindings", NODE] },
   { folder: "examples/diloco-language-model/src", mayUse: [...PUBLIC_CORE, "@jax-js/jax", NODE] },
-  { folder: "bench/src", mayUse: [...PUBLIC_CORE, CORE_TESTING, "tinybench", NODE] },
+  { folder: "bench/src", mayUse: [...PUBLIC_CORE, "@pccl/moe-ep", CORE_TESTING, "tinybench", NODE] },
 ];
 
 const NATIVE = "native/src";

@@ -23,7 +23,11 @@ CostEvaluator::CostEvaluator(const Workload& work, const CostModel& cost)
                               request.speeds[owner];
   }
   if (has_traffic()) {
-    for (Expert expert = 0; expert < request.experts; ++expert) add_native_traffic(expert, 1);
+    for (Rank source = 0; source < request.ranks; ++source) {
+      for (Rank owner = 0; owner < request.ranks; ++owner) {
+        add_traffic({source, owner, work.sent[std::size_t{source} * request.ranks + owner]}, 1);
+      }
+    }
     native_traffic_ = traffic_;
   }
 }
@@ -54,7 +58,10 @@ double CostEvaluator::step_seconds(std::span<const Loan> loans) {
   if (has_traffic() && !loans.empty()) {
     ShareList shares(work_, loans);
     for (const Expert expert : shares.lent()) {
-      add_native_traffic(expert, -1);
+      const Rank owner = request.owners[expert];
+      for (Rank source = 0; source < request.ranks; ++source) {
+        add_traffic({source, owner, work_.count(source, expert)}, -1);
+      }
       for (const Flow& flow : choice_.choose(expert, shares.of(expert))) add_traffic(flow, 1);
     }
   }
@@ -78,13 +85,6 @@ void CostEvaluator::add_traffic(const Flow& flow, double sign) {
   const double seconds = sign * static_cast<double>(flow.copies) * copy_seconds;
   traffic_[flow.source].sent += seconds;
   traffic_[flow.target].received += seconds;
-}
-
-void CostEvaluator::add_native_traffic(Expert expert, double sign) {
-  const Rank owner = work_.request.owners[expert];
-  for (Rank source = 0; source < work_.request.ranks; ++source) {
-    add_traffic({source, owner, work_.count(source, expert)}, sign);
-  }
 }
 
 }  // namespace pccl::moe

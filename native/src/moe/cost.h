@@ -26,7 +26,6 @@ class CostEvaluator {
   };
   bool has_traffic() const;
   void add_traffic(const Flow& flow, double sign);
-  void add_native_traffic(Expert expert, double sign);
 
   const Workload& work_;
   const CostModel cost_;

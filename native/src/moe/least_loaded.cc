@@ -77,8 +77,7 @@ std::vector<Loan> lend_least_loaded(const Workload& work) {
   std::vector<std::uint32_t> slots = request.imports_max;
   for (Rank rank = 0; rank < request.ranks; ++rank) {
     const double share = static_cast<double>(work.total) * request.speeds[rank] / work.speed_sum;
-    // The difference guards the rounding up against products that exceed a whole number by an ulp.
-    const auto capacity = static_cast<Copies>(std::ceil(request.capacity_factor * share * (1 - 1e-15)));
+    const auto capacity = static_cast<Copies>(std::ceil(request.capacity_factor * share));
     room[rank] = capacity - work.loads[rank];
   }
   std::vector<bool> has_expert(request.ranks);

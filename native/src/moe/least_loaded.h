@@ -13,10 +13,9 @@ namespace pccl::moe {
 // truncated, the last rest may be small, may exceed a capacity, and may make a second loan of one expert to one rank.
 std::vector<Loan> lend_as_reference(const Workload& work);
 
-// With its defects mended: capacities are rounded up and follow the ranks' speeds, a rank borrows an expert once and
-// at least chunk_copies_min copies of it, within its import budget, and no loan raises the larger of the two ranks'
-// times. Where no rank has room for a smallest chunk, one is lent all the same if that lowers the owner's time to
-// more than the helper's, so that large chunks don't leave everything on one rank.
+// With its defects mended: capacities are rounded up and follow the ranks' speeds; a rank borrows an expert once, at
+// least chunk_copies_min copies of it, and within its import budget. Where no rank has room for so many, they are lent
+// all the same if the borrower then still takes less time than the owner did; what is left stays with the owner.
 std::vector<Loan> lend_least_loaded(const Workload& work);
 
 // The largest load over the mean load, both relative to the ranks' speeds; 1 without any copies.

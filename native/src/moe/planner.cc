@@ -31,19 +31,21 @@ void check(const PlanRequest& request) {
   require(request.experts >= request.ranks, experts + " experts can't occupy " + ranks + " ranks");
   require(request.counts.size() == std::size_t{request.ranks} * request.experts,
           "counts must hold ranks times experts numbers");
+  // Stops before a sum could overflow.
   Copies total = 0;
-  for (const Copies copies : request.counts) {
-    require(copies >= 0 && copies <= copies_max - total, "counts must be 0 or more, and 2^53 or less in all");
-    total += copies;
-  }
+  const auto is_bad = [&](Copies copies) { return copies < 0 || (total += std::min(copies, copies_max)) > copies_max; };
+  require(std::none_of(request.counts.begin(), request.counts.end(), is_bad),
+          "counts must be 0 or more, and 2^53 or less in all");
   require(request.owners.size() == request.experts, "there must be a native rank for each expert");
-  for (const Rank owner : request.owners) {
-    require(owner < request.ranks, "native rank " + std::to_string(owner) + " is none of the " + ranks + " ranks");
+  const auto stranger = std::find_if(request.owners.begin(), request.owners.end(),
+                                     [&](Rank owner) { return owner >= request.ranks; });
+  if (stranger != request.owners.end()) {
+    require(false, "native rank " + std::to_string(*stranger) + " is none of the " + ranks + " ranks");
   }
   require(request.speeds.size() == request.ranks, "there must be a speed for each rank");
-  for (const double speed : request.speeds) {
-    require(std::isfinite(speed) && speed > 0, "speeds must be above 0 and finite");
-  }
+  require(std::all_of(request.speeds.begin(), request.speeds.end(),
+                      [](double speed) { return std::isfinite(speed) && speed > 0; }),
+          "speeds must be above 0 and finite");
   require(request.nodes.size() == request.ranks, "there must be a node for each rank");
   require(request.imports_max.size() == request.ranks, "there must be an import budget for each rank");
   require(std::isfinite(request.capacity_factor) && request.capacity_factor > 0 && request.capacity_factor <= 1e6,
@@ -63,7 +65,8 @@ void check(const PlanRequest& request) {
   }
   if (request.planner == Planner::eplb) {
     require(request.statistics.size() == request.experts, "eplb needs a statistic for each expert");
-    for (const double load : request.statistics) require(is_duration(load), "statistics must be 0 or more, and finite");
+    require(std::all_of(request.statistics.begin(), request.statistics.end(), is_duration),
+            "statistics must be 0 or more, and finite");
     require(request.redundant_experts <= experts_max &&
                 (request.experts + request.redundant_experts) % request.ranks == 0,
             "eplb fills all ranks alike: " + experts + " experts and " + std::to_string(request.redundant_experts) +
@@ -110,15 +113,8 @@ void lay_out_by_source(Plan& plan, const Workload& work, std::span<const Flow> f
 
 void lay_out(Plan& plan, const Workload& work) {
   const PlanRequest& request = work.request;
-  const std::size_t pairs = std::size_t{request.ranks} * request.ranks;
-  plan.sent_before.assign(pairs, 0);
-  for (Rank source = 0; source < request.ranks; ++source) {
-    Copies* row = plan.sent_before.data() + std::size_t{source} * request.ranks;
-    for (Expert expert = 0; expert < request.experts; ++expert) {
-      row[request.owners[expert]] += work.count(source, expert);
-    }
-  }
-  plan.sent_after = plan.sent_before;
+  plan.sent_before = work.sent;
+  plan.sent_after = work.sent;
   plan.first_interval.assign(1, 0);
   plan.intervals.reserve(request.experts + plan.loans.size() * 2);
   ShareList shares(work, plan.loans);

@@ -57,78 +57,95 @@ bool ThresholdGreedy::run(double threshold, const GreedyRules& rules) {
   loans_.clear();
   native_ = work_.expert_copies;
   for (Rank rank = 0; rank < work_.request.ranks; ++rank) {
-    states_[rank] = {native_seconds_[rank], 0, 0, work_.request.imports_max[rank]};
+    states_[rank] = {native_seconds_[rank], 0, 0, work_.request.imports_max[rank], 0, 0};
+    update_room(rank, threshold);
   }
-  bool is_reached = true;
   for (const Rank donor : donors_) {
-    while (states_[donor].total() > threshold * (1 + rounding) && is_reached) is_reached = lend_once(donor, threshold, rules);
-    if (!is_reached) break;
+    const std::size_t first_loan = loans_.size();
+    while (states_[donor].total() > threshold * (1 + rounding)) {
+      if (!lend_once(donor, threshold, rules, first_loan)) return false;
+    }
   }
-  return is_reached;
+  return true;
 }
 
-bool ThresholdGreedy::lend_once(Rank owner, double threshold, const GreedyRules& rules) {
+double ThresholdGreedy::seconds() const {
+  double slowest = 0;
+  for (const State& state : states_) slowest = std::max(slowest, state.total());
+  return slowest;
+}
+
+void ThresholdGreedy::update_room(Rank rank, double threshold) {
+  State& state = states_[rank];
+  const double free_seconds = threshold - state.seconds - expert_seconds_[rank];
+  const auto room = [&](double transfer) {
+    const double seconds = free_seconds - std::max(state.received + transfer, state.sent);
+    return to_copies(std::floor(seconds / copy_seconds_[rank]));
+  };
+  state.near_room = state.slots == 0 ? 0 : room(work_.request.cost.transfer_seconds);
+  state.far_room = state.slots == 0 ? 0 : room(work_.request.cost.far_transfer_seconds);
+}
+
+bool ThresholdGreedy::lend_once(Rank owner, double threshold, const GreedyRules& rules, std::size_t first_loan) {
+  const CostModel& cost = work_.request.cost;
   const Copies chunk_min = work_.request.chunk_copies_min;
-  const State& donor = states_[owner];
+  State& donor = states_[owner];
+  // What the donor has too much of once it has sent one more expert's weights.
+  const auto excess = [&](double transfer) {
+    const double seconds = donor.seconds + std::max(donor.received, donor.sent + transfer) - threshold;
+    return std::max(chunk_min, to_copies(std::ceil(seconds / copy_seconds_[owner])));
+  };
+  const Copies near_excess = excess(cost.transfer_seconds);
+  const Copies far_excess = excess(cost.far_transfer_seconds);
   Copies largest = 0;
   for (const Expert expert : work_.owned_by(owner)) largest = std::max(largest, native_[expert]);
 
-  // The helper that can take all that the donor has too much, and the one with the most room.
+  // The helper that can take all of the excess, and the one with the most room.
   Rank last = nobody;
   Copies last_room = 0;
-  Copies last_copies = 0;
   Rank roomiest = nobody;
-  Copies most_room = 0;
+  Copies most_room = chunk_min - 1;
   for (Rank helper = 0; helper < work_.request.ranks; ++helper) {
-    const State& state = states_[helper];
-    if (helper == owner || state.slots == 0) continue;
-    const double transfer = transfer_seconds(owner, helper);
-    const double free_seconds =
-        threshold - state.seconds - expert_seconds_[helper] - std::max(state.received + transfer, state.sent);
-    const Copies room = to_copies(std::floor(free_seconds / copy_seconds_[helper]));
-    if (room < chunk_min) continue;
+    const bool is_near = work_.same_node(owner, helper);
+    const Copies room = is_near ? states_[helper].near_room : states_[helper].far_room;
+    if (room < chunk_min || helper == owner) continue;
     if (room > most_room) {
       roomiest = helper;
       most_room = room;
     }
-    const double excess = donor.seconds + std::max(donor.received, donor.sent + transfer) - threshold;
-    const Copies copies = std::max(chunk_min, to_copies(std::ceil(excess / copy_seconds_[owner])));
+    const Copies copies = is_near ? near_excess : far_excess;
     if (copies > room || copies > largest) continue;
     if (last == nobody || (rules.tightest_helper_last ? room < last_room : room > last_room)) {
       last = helper;
       last_room = room;
-      last_copies = copies;
     }
   }
+  if (roomiest == nobody || largest < chunk_min) return false;
 
-  Move move;
-  if (last != nobody) {
-    move = {smallest_with(owner, last_copies), last, last_copies};
-  } else {
-    if (roomiest == nobody) return false;
-    const Copies wanted = rules.largest_expert_first ? largest : std::min(largest, most_room);
-    move = {smallest_with(owner, wanted), roomiest, std::min(largest, most_room)};
-    // Lending this much must gain more than sending the weights takes.
-    if (move.copies < chunk_min ||
-        static_cast<double>(move.copies) * copy_seconds_[owner] <= transfer_seconds(owner, roomiest)) {
-      return false;
-    }
-  }
-
-  const bool is_lent = std::any_of(loans_.begin(), loans_.end(), [&](const Loan& loan) {
-    return loan.expert == move.expert && loan.target == move.helper;
-  });
+  const Rank target = last == nobody ? roomiest : last;
+  const bool is_near = work_.same_node(owner, target);
+  const double transfer = is_near ? cost.transfer_seconds : cost.far_transfer_seconds;
+  const Copies lent = last == nobody ? std::min(largest, most_room) : (is_near ? near_excess : far_excess);
+  const double gained = static_cast<double>(lent) * copy_seconds_[owner];
+  // What doesn't end the donor's excess must at least gain more than sending the weights takes.
+  if (last == nobody && gained <= transfer) return false;
+  const Expert expert = smallest_with(owner, last == nobody && rules.largest_expert_first ? largest : lent);
+  const bool is_lent =
+      std::any_of(loans_.begin() + static_cast<std::ptrdiff_t>(first_loan), loans_.end(),
+                  [&](const Loan& loan) { return loan.expert == expert && loan.target == target; });
   if (is_lent) return false;
-  const double transfer = transfer_seconds(owner, move.helper);
-  const auto copies = static_cast<double>(move.copies);
-  loans_.push_back({move.expert, move.helper, move.copies});
-  native_[move.expert] -= move.copies;
-  states_[owner].seconds -= copies * copy_seconds_[owner];
-  if (native_[move.expert] == 0) states_[owner].seconds -= expert_seconds_[owner];
-  states_[owner].sent += transfer;
-  states_[move.helper].seconds += copies * copy_seconds_[move.helper] + expert_seconds_[move.helper];
-  states_[move.helper].received += transfer;
-  --states_[move.helper].slots;
+
+  loans_.push_back({expert, target, lent});
+  native_[expert] -= lent;
+  donor.seconds -= gained;
+  if (native_[expert] == 0) donor.seconds -= expert_seconds_[owner];
+  donor.sent += transfer;
+  State& helper = states_[target];
+  helper.seconds += static_cast<double>(lent) * copy_seconds_[target] + expert_seconds_[target];
+  helper.received += transfer;
+  --helper.slots;
+  update_room(owner, threshold);
+  update_room(target, threshold);
   return true;
 }
 
@@ -140,11 +157,6 @@ Expert ThresholdGreedy::smallest_with(Rank owner, Copies copies) const {
     if (native_[best] < copies || native_[expert] < native_[best]) best = expert;
   }
   return best;
-}
-
-double ThresholdGreedy::transfer_seconds(Rank owner, Rank helper) const {
-  const CostModel& cost = work_.request.cost;
-  return work_.same_node(owner, helper) ? cost.transfer_seconds : cost.far_transfer_seconds;
 }
 
 }  // namespace pccl::moe

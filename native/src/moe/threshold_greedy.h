@@ -26,6 +26,8 @@ class ThresholdGreedy {
   // the next call. Times are the cost model's, with cross-rank copies at their average.
   bool run(double threshold, const GreedyRules& rules);
   const std::vector<Loan>& loans() const { return loans_; }
+  // Of the slowest rank with these loans.
+  double seconds() const;
 
   // Of the slowest rank without loans, and of all ranks with loads that could be cut at will and lent for nothing.
   double slowest_seconds() const { return native_seconds_[donors_.front()]; }
@@ -37,18 +39,15 @@ class ThresholdGreedy {
     double sent = 0;      // seconds of weights
     double received = 0;  // seconds of weights
     std::uint32_t slots = 0;
+    Copies near_room = 0;  // what the rank can still borrow under the threshold, from an owner of its node
+    Copies far_room = 0;   // from one of another node
     double total() const { return seconds + (sent > received ? sent : received); }
   };
-  struct Move {
-    Expert expert = 0;
-    Rank helper = 0;
-    Copies copies = 0;
-  };
 
-  bool lend_once(Rank owner, double threshold, const GreedyRules& rules);
+  bool lend_once(Rank owner, double threshold, const GreedyRules& rules, std::size_t first_loan);
+  void update_room(Rank rank, double threshold);
   // Of the owner's experts with at least `copies` left, the one with the fewest; else the one with the most.
   Expert smallest_with(Rank owner, Copies copies) const;
-  double transfer_seconds(Rank owner, Rank helper) const;
 
   const Workload& work_;
   std::vector<double> copy_seconds_;    // [ranks]

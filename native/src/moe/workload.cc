@@ -8,6 +8,7 @@ namespace pccl::moe {
 Workload::Workload(const PlanRequest& plan_request)
     : request(plan_request),
       expert_copies(request.experts),
+      sent(std::size_t{request.ranks} * request.ranks),
       loads(request.ranks),
       order(request.experts),
       owned(request.experts),
@@ -15,7 +16,9 @@ Workload::Workload(const PlanRequest& plan_request)
       by_node(request.ranks) {
   for (Rank rank = 0; rank < request.ranks; ++rank) {
     const Copies* row = request.counts.data() + std::size_t{rank} * request.experts;
+    Copies* sent_row = sent.data() + std::size_t{rank} * request.ranks;
     for (Expert expert = 0; expert < request.experts; ++expert) expert_copies[expert] += row[expert];
+    for (Expert expert = 0; expert < request.experts; ++expert) sent_row[request.owners[expert]] += row[expert];
   }
   for (Expert expert = 0; expert < request.experts; ++expert) {
     loads[request.owners[expert]] += expert_copies[expert];

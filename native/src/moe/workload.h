@@ -22,6 +22,7 @@ struct Workload {
 
   const PlanRequest& request;
   std::vector<Copies> expert_copies;       // [experts]
+  std::vector<Copies> sent;                // [ranks * ranks]: from a source to an owner
   std::vector<Copies> loads;               // [ranks], each expert at its owner
   Copies total = 0;
   double speed_sum = 0;

@@ -55,6 +55,19 @@ export interface Hardware {
   readonly farLatencySeconds?: number | undefined;
 }
 
+function checkObject(call: string, name: string, value: unknown, keys: readonly string[]): void {
+  if (value === undefined) throw pcclError("ERR_PCCL_INVALID_ARGUMENT", `${call}: ${name} must be an object`);
+  checkOptions(call, value, keys);
+}
+
+function checkShape(call: string, shape: ExpertShape): ExpertShape {
+  checkObject(call, "shape", shape, ["hiddenSize", "ffnSize", "elementBytes"]);
+  checkInteger(call, "hiddenSize", shape.hiddenSize, 1, 2 ** 24);
+  checkInteger(call, "ffnSize", shape.ffnSize, 1, 2 ** 24);
+  checkNumber(call, "elementBytes", shape.elementBytes, 0.125, 8);
+  return shape;
+}
+
 /** Bytes of one expert's weights. */
 export function expertBytes({ hiddenSize, ffnSize, elementBytes }: ExpertShape): number {
   return 3 * hiddenSize * ffnSize * elementBytes;
@@ -66,17 +79,14 @@ export function expertBytes({ hiddenSize, ffnSize, elementBytes }: ExpertShape):
  */
 export function estimateCostModel(shape: ExpertShape, hardware: Hardware): CostModel {
   const call = "estimateCostModel";
-  checkOptions(call, shape, ["hiddenSize", "ffnSize", "elementBytes"]);
-  checkOptions(call, hardware, [
+  const { hiddenSize, ffnSize, elementBytes } = checkShape(call, shape);
+  checkObject(call, "hardware", hardware, [
     "flopsPerSecond",
     "bytesPerSecond",
     "latencySeconds",
     "farBytesPerSecond",
     "farLatencySeconds",
   ]);
-  const hiddenSize = checkInteger(call, "hiddenSize", shape.hiddenSize, 1, 2 ** 24);
-  const ffnSize = checkInteger(call, "ffnSize", shape.ffnSize, 1, 2 ** 24);
-  const elementBytes = checkNumber(call, "elementBytes", shape.elementBytes, 0.125, 8);
   const rate = (name: string, value: unknown): number => checkNumber(call, name, value, 1, 1e30);
   const latency = (name: string, value: unknown): number => checkNumber(call, name, value, 0, 3600);
   const flops = rate("flopsPerSecond", hardware.flopsPerSecond);
@@ -114,8 +124,8 @@ export interface CostSamples {
 /** The model that fits measurements best: each kind of work takes a fixed time and one per row or byte. */
 export function fitCostModel(shape: ExpertShape, samples: CostSamples): CostModel {
   const call = "fitCostModel";
-  checkOptions(call, shape, ["hiddenSize", "ffnSize", "elementBytes"]);
-  checkOptions(call, samples, ["expert", "link", "farLink"]);
+  checkShape(call, shape);
+  checkObject(call, "samples", samples, ["expert", "link", "farLink"]);
   const expert = fitLine(call, "expert", samples.expert);
   const near = fitLine(call, "link", samples.link);
   const far = samples.farLink === undefined ? near : fitLine(call, "farLink", samples.farLink);
@@ -144,13 +154,17 @@ function fitLine(
   name: string,
   samples: readonly Sample[],
 ): { readonly fixed: number; readonly perUnit: number } {
-  if (!Array.isArray(samples) || new Set(samples.map(({ size }) => size)).size < 2) {
+  if (
+    !Array.isArray(samples) ||
+    new Set((samples as Partial<Sample>[]).map((sample) => sample?.size)).size < 2
+  ) {
     throw pcclError("ERR_PCCL_INVALID_ARGUMENT", `${call}: ${name} must hold samples of two sizes or more`);
   }
   let [w, wx, wxx, wy, wxy] = [0, 0, 0, 0, 0];
-  for (const { size, seconds } of samples) {
-    const x = checkNumber(call, `${name} size`, size, 1, 1e15);
-    const y = checkNumber(call, `${name} seconds`, seconds, 1e-12, 1e9);
+  for (const sample of samples as readonly Sample[]) {
+    checkObject(call, `a sample of ${name}`, sample, ["size", "seconds"]);
+    const x = checkNumber(call, `${name} size`, sample.size, 1, 1e15);
+    const y = checkNumber(call, `${name} seconds`, sample.seconds, 1e-12, 1e9);
     const weight = 1 / (y * y);
     w += weight;
     wx += weight * x;

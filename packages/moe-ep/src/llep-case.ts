@@ -107,7 +107,9 @@ export function planLlepCase(input: LlepCase, options: LlepCaseOptions): LlepOut
     .sort((a, b) => b.count - a.count || a.expert - b.expert)
     .map(({ expert }) => expert);
   const byRank = <T>(pairs: readonly { readonly rank: number; readonly value: T }[]): T[][] =>
-    Array.from({ length: ranks }, (_, rank) => pairs.filter((pair) => pair.rank === rank).map((p) => p.value));
+    Array.from({ length: ranks }, (_, rank) =>
+      pairs.filter((pair) => pair.rank === rank).map((p) => p.value),
+    );
   return {
     ...(input.name !== undefined && { name: input.name }),
     planner: options.planner,
@@ -130,10 +132,16 @@ export function planLlepCase(input: LlepCase, options: LlepCaseOptions): LlepOut
     ),
     weight_transfers: weightTransfers(plan, expertCounts),
     weights_to_send: byRank(
-      plan.transfers.map(({ expert, source, target }) => ({ rank: source, value: [expert, target] as const })),
+      plan.transfers.map(({ expert, source, target }) => ({
+        rank: source,
+        value: [expert, target] as const,
+      })),
     ),
     weights_to_receive: byRank(
-      plan.transfers.map(({ expert, source, target }) => ({ rank: target, value: [expert, source] as const })),
+      plan.transfers.map(({ expert, source, target }) => ({
+        rank: target,
+        value: [expert, source] as const,
+      })),
     ),
     loads_before: plan.loadsBefore,
     loads_after: plan.loadsAfter,

@@ -57,7 +57,9 @@ export function runPlan(args: readonly string[]): number {
   }
   const transferCopies = Number(values["transfer-copies"] ?? DEFAULT_COST_MODEL.transferSeconds);
   if (!(transferCopies >= 0 && transferCopies <= 1e12)) {
-    throw new UsageError(`--transfer-copies must be a number of 0 or more, got "${values["transfer-copies"]}"`);
+    throw new UsageError(
+      `--transfer-copies must be a number of 0 or more, got "${values["transfer-copies"]}"`,
+    );
   }
   if (values.input === undefined) throw new UsageError("--input FILE is missing");
   const costModel = costModelInCopies(transferCopies);
@@ -81,11 +83,16 @@ function readJson(file: string): unknown {
     return JSON.parse(readFileSync(file, "utf8"));
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    throw pcclError("ERR_PCCL_INVALID_ARGUMENT", `${file} can't be read as JSON: ${reason}`, { cause: error });
+    throw pcclError("ERR_PCCL_INVALID_ARGUMENT", `${file} can't be read as JSON: ${reason}`, {
+      cause: error,
+    });
   }
 }
 
-function summary({ name, planner, stats, predicted_step_ep, predicted_step }: LlepOutputs, index: number): string {
+function summary(
+  { name, planner, stats, predicted_step_ep, predicted_step }: LlepOutputs,
+  index: number,
+): string {
   const times = predicted_step > 0 ? predicted_step_ep / predicted_step : 1;
   return `${name ?? `case ${index}`} (${planner})
   largest load    ${stats.max_before} -> ${stats.max_after} token-copies (even: ${stats.ideal})

@@ -130,10 +130,7 @@ function invalid(message: string): PcclError {
  * e; every rank that calls it with the same numbers gets the same plan. Takes microseconds. Throws PcclError with
  * ERR_PCCL_INVALID_ARGUMENT or ERR_PCCL_UNKNOWN_OPTION.
  */
-export function planExperts(
-  counts: readonly ArrayLike<number>[],
-  options: PlanOptions = {},
-): ExpertPlan {
+export function planExperts(counts: readonly ArrayLike<number>[], options: PlanOptions = {}): ExpertPlan {
   const request = requestOf(counts, options);
   return planOf(
     request,
@@ -153,7 +150,8 @@ function requestOf(counts: readonly ArrayLike<number>[], options: PlanOptions): 
   }
   if (strictReference) {
     for (const key of ["nativeRanks", "rankSpeeds", "nodes", "importBudgetBytes"] as const) {
-      if (options[key] !== undefined) throw invalid(`strictReference knows no ${key}: the reference has none`);
+      if (options[key] !== undefined)
+        throw invalid(`strictReference knows no ${key}: the reference has none`);
     }
   }
   const eplb = eplbOf(options.eplb, planner, ranks, experts, matrix);
@@ -258,7 +256,8 @@ function eplbOf(
   checkOptions(CALL, options, ["statistics", "redundantExperts"]);
   let statistics: Float64Array = new Float64Array(experts);
   if (options?.statistics === undefined) {
-    for (let i = 0; i < matrix.length; i++) statistics[i % experts] = (statistics[i % experts] ?? 0) + (matrix[i] ?? 0);
+    for (let i = 0; i < matrix.length; i++)
+      statistics[i % experts] = (statistics[i % experts] ?? 0) + (matrix[i] ?? 0);
   } else {
     statistics = numbersOf("eplb.statistics", options.statistics, experts);
   }
