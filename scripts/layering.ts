@@ -49,9 +49,9 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
     mayUse: [`${CORE}/stress`, `${CORE}/sim`, `${CORE}/control`, `${CORE}/base`, NODE],
   },
   { folder: CORE, mayUse: [`${CORE}/peer`, `${CORE}/base`] },
-  { folder: "packages/moe-ep/src", mayUse: [...PUBLIC_CORE, "@pccl/bindings", NODE] },
+  { folder: "packages/moe-ep/src", mayUse: [...PUBLIC_CORE, "@pccl/core/base", "@pccl/bindings", NODE] },
   { folder: "examples/diloco-language-model/src", mayUse: [...PUBLIC_CORE, "@jax-js/jax", NODE] },
-  { folder: "bench/src", mayUse: [...PUBLIC_CORE, CORE_TESTING, "tinybench", NODE] },
+  { folder: "bench/src", mayUse: [...PUBLIC_CORE, "@pccl/moe-ep", CORE_TESTING, "tinybench", NODE] },
 ];
 
 const NATIVE = "native/src";
@@ -74,8 +74,9 @@ export const NATIVE_LAYERS: readonly Layer[] = [
   nativeLayer("transport", ["base"]),
   nativeLayer("collective", ["reduce", "hash", "transport", "base"]),
   nativeLayer("state", ["hash", "transport", "base"]),
+  nativeLayer("moe", ["base"]),
   nativeLayer("engine", ["collective", "state", "reduce", "hash", "transport", "base"]),
-  nativeLayer("node", ["engine", "base"], JAVASCRIPT_HEADERS),
+  nativeLayer("node", ["engine", "moe", "base"], JAVASCRIPT_HEADERS),
 ];
 
 /** Blanks comments and leaves strings alone, which may hold what looks like one. */

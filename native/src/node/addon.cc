@@ -5,13 +5,15 @@
 #include "node/engine_object.h"
 #include "node/engine_registry.h"
 #include "node/errors.h"
+#include "node/moe_planner.h"
+#include "node/moe_router.h"
 
 namespace pccl::node {
 
 namespace {
 
 // Raised when the surface in packages/bindings/src/addon.ts changes; load.ts has the same number.
-constexpr int abi_version = 2;
+constexpr int abi_version = 3;
 
 Napi::Value create_engine(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -51,6 +53,11 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("errorCodes", codes);
   exports.Set("createEngine", Napi::Function::New<create_engine>(env, "createEngine"));
   exports.Set("attachEngine", Napi::Function::New<attach_engine>(env, "attachEngine"));
+  exports.Set("planExperts", Napi::Function::New<plan_experts>(env, "planExperts"));
+  exports.Set("projectRouter", Napi::Function::New<project_router>(env, "projectRouter"));
+  exports.Set("projectRouterGradient", Napi::Function::New<project_router_gradient>(env, "projectRouterGradient"));
+  exports.Set("route", Napi::Function::New<route>(env, "route"));
+  exports.Set("routeGradient", Napi::Function::New<route_gradient>(env, "routeGradient"));
   return exports;
 }
 

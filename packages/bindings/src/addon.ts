@@ -220,6 +220,76 @@ export interface EngineOptions {
   readonly opsInFlightMax?: number | undefined;
 }
 
+/** What the planners of expert parallelism are asked. Arrays hold numbers per rank or per expert; counts is row-major. */
+export interface PlanRequest {
+  readonly planner: "ep" | "lla" | "auto" | "eplb";
+  readonly ranks: number;
+  readonly experts: number;
+  /** ranks × experts: token-copies on a rank for an expert. */
+  readonly counts: Float64Array;
+  /** The rank that holds each expert's weights. */
+  readonly owners: Float64Array;
+  readonly speeds: Float64Array;
+  readonly nodes: Float64Array;
+  /** Experts that each rank may borrow. */
+  readonly importsMax: Float64Array;
+  readonly capacityFactor: number;
+  readonly minChunkCopies: number;
+  readonly minImbalance: number;
+  readonly strictReference: boolean;
+  readonly costModel: {
+    readonly copySeconds: number;
+    readonly expertSeconds: number;
+    readonly transferSeconds: number;
+    readonly farTransferSeconds: number;
+    readonly crossCopySeconds: number;
+    readonly farCrossCopySeconds: number;
+  };
+  /** Past loads of the experts; read by eplb only. */
+  readonly statistics: Float64Array;
+  readonly redundantExperts: number;
+}
+
+/** A plan as flat arrays. Interval i of expert e is at firstInterval[e] + i; matrices are source rank × target rank. */
+export interface RawPlan {
+  readonly isApplied: boolean;
+  readonly loanExperts: Float64Array;
+  readonly loanTargets: Float64Array;
+  readonly loanCopies: Float64Array;
+  readonly intervalRanks: Float64Array;
+  readonly intervalStarts: Float64Array;
+  readonly intervalEnds: Float64Array;
+  /** experts + 1 numbers. */
+  readonly firstInterval: Float64Array;
+  readonly loadsBefore: Float64Array;
+  readonly loadsAfter: Float64Array;
+  readonly sentBefore: Float64Array;
+  readonly sentAfter: Float64Array;
+  readonly secondsBefore: Float64Array;
+  readonly secondsAfter: Float64Array;
+}
+
+export interface RawRouterOptions {
+  readonly experts: number;
+  readonly slotsMax: number;
+  readonly score: "softmax" | "sigmoid";
+  readonly renormalize: boolean;
+  readonly scale: number;
+  readonly probabilityMin: number;
+  readonly groups: number;
+  readonly groupsKept: number;
+  readonly maskedScore: number;
+  /** One number per expert, or none. */
+  readonly correction: Float32Array;
+}
+
+/** Slots of token t are firstSlot[t] to firstSlot[t + 1]. */
+export interface RawRouting {
+  readonly firstSlot: Int32Array;
+  readonly experts: Int32Array;
+  readonly gates: Float32Array;
+}
+
 export interface Addon {
   /** Raised when this surface changes; the loader refuses another number. */
   readonly abiVersion: number;
@@ -228,4 +298,24 @@ export interface Addon {
   createEngine(options: EngineOptions, onEvents: (events: EngineEvent[]) => void): Engine;
   /** Attaches this environment to an open engine of this process as its control side; there is one at a time. */
   attachEngine(id: number, onEvents: (events: EngineEvent[]) => void): Engine;
+
+  /** Pure and deterministic: equal requests give equal plans on every machine. */
+  planExperts(request: PlanRequest): RawPlan;
+  /** x weightᵀ + bias; x is tokens × hidden, weight experts × hidden, bias experts long or empty. */
+  projectRouter(x: Float32Array, weight: Float32Array, bias: Float32Array, experts: number): Float32Array;
+  projectRouterGradient(
+    x: Float32Array,
+    weight: Float32Array,
+    logitGradients: Float32Array,
+    experts: number,
+  ): { readonly x: Float32Array; readonly weight: Float32Array; readonly bias: Float32Array };
+  /** logits is tokens × experts. */
+  route(options: RawRouterOptions, logits: Float32Array): RawRouting;
+  /** From the gradient by the gates, one per slot, to that by the logits. */
+  routeGradient(
+    options: RawRouterOptions,
+    logits: Float32Array,
+    routing: Pick<RawRouting, "firstSlot" | "experts">,
+    gateGradients: Float32Array,
+  ): Float32Array;
 }

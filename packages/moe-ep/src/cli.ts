@@ -1,26 +1,57 @@
-/** The `moe-ep` command. It has no subcommands yet, and says so. */
+/** The `moe-ep` program: finds the command, and turns errors into messages and exit codes. */
 import { parseArgs } from "node:util";
+import { PcclError } from "@pccl/core/base";
+import { runPlan } from "./plan-command.js";
+import { UsageError } from "./usage.js";
 import { VERSION } from "./version.js";
 
-const HELP = `moe-ep: least-loaded expert parallelism for mixture-of-experts layers
+const USAGE = `Usage: moe-ep <command> [options]
 
-Usage: moe-ep --help | --version
+Least-loaded expert parallelism for mixture-of-experts layers.
 
-There is nothing to run yet. Planned: routing, load-balancing plans, expert
-computation, and a simulator that predicts step times.
+Commands:
+  plan          Plan the loads of a file: who computes what, and which weights are lent
+
+Options:
+  -h, --help    Show this help; after a command: the command's help
+  --version     Show the version
+
+Exit codes: 0 success, 1 failure at run time, 2 wrong usage
 `;
 
-function main(): number {
-  try {
-    const { values } = parseArgs({
-      options: { help: { type: "boolean", short: "h" }, version: { type: "boolean" } },
-    });
-    process.stdout.write(values.version === true ? `${VERSION}\n` : HELP);
-    return 0;
-  } catch (error) {
-    process.stderr.write(`moe-ep: ${error instanceof Error ? error.message : String(error)}\n\n${HELP}`);
-    return 2;
+const COMMANDS: Record<string, (args: readonly string[]) => number> = { plan: runPlan };
+
+function main([command, ...rest]: readonly string[]): number {
+  if (command !== undefined && !command.startsWith("-")) {
+    const run = Object.hasOwn(COMMANDS, command) ? COMMANDS[command] : undefined;
+    if (run === undefined) throw new UsageError(`unknown command "${command}"`);
+    return run(rest);
   }
+  const { values } = parseArgs({
+    args: command === undefined ? [] : [command, ...rest],
+    options: { help: { type: "boolean", short: "h" }, version: { type: "boolean" } },
+  });
+  if (values.help) process.stdout.write(USAGE);
+  else if (values.version) process.stdout.write(`${VERSION}\n`);
+  else throw new UsageError("no command given");
+  return 0;
 }
 
-process.exitCode = main();
+/** node:util's own complaints about a command line, which carry no class of their own. */
+function isParseArgsError(error: unknown): error is Error {
+  return error instanceof Error && "code" in error && String(error.code).startsWith("ERR_PARSE_ARGS");
+}
+
+const args = process.argv.slice(2);
+try {
+  process.exitCode = main(args);
+} catch (error) {
+  const wrongUsage = error instanceof UsageError || isParseArgsError(error);
+  if (!wrongUsage && !(error instanceof PcclError)) throw error;
+  process.stderr.write(`moe-ep: ${error.message}\n`);
+  if (wrongUsage) {
+    const command = Object.hasOwn(COMMANDS, args[0] ?? "") ? `moe-ep ${args[0]}` : "moe-ep";
+    process.stderr.write(`See \`${command} --help\`.\n`);
+  }
+  process.exitCode = wrongUsage ? 2 : 1;
+}

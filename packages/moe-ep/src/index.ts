@@ -1,5 +1,25 @@
-/**
- * Least-loaded expert parallelism for mixture-of-experts layers. Nothing of it is here yet but its version:
- * README.md says what is planned.
- */
+/** Least-loaded expert parallelism for mixture-of-experts layers: docs/moe-ep.md says what is here. */
+export {
+  type CostModel,
+  type CostSamples,
+  costModelInCopies,
+  DEFAULT_COST_MODEL,
+  type ExpertShape,
+  estimateCostModel,
+  expertBytes,
+  fitCostModel,
+  type Hardware,
+  type Sample,
+} from "./cost-model.js";
+export {
+  type EplbOptions,
+  type ExpertPlan,
+  type Interval,
+  type PlanOptions,
+  type Planner,
+  type Prediction,
+  planExperts,
+  type Transfer,
+} from "./plan.js";
+export { Router, type RouterOptions, type Routing, routerLogits, routerLogitsGradient } from "./router.js";
 export { VERSION } from "./version.js";

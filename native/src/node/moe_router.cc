@@ -1,0 +1,147 @@
+#include "node/moe_router.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "moe/planner.h"
+#include "moe/router.h"
+#include "moe/router_projection.h"
+#include "node/arguments.h"
+#include "node/buffers.h"
+#include "node/errors.h"
+
+namespace pccl::node {
+
+namespace {
+
+std::span<const float> read_floats(Napi::Value value, const std::string& what) {
+  const Tensor tensor = read_tensor(value, what);
+  if (tensor.dtype != DType::f32) throw_not(value, what, "a Float32Array");
+  return {static_cast<const float*>(tensor.data), tensor.count};
+}
+
+// Indices, none of them negative.
+std::vector<std::uint32_t> read_indices(Napi::Value value, const std::string& what) {
+  const Tensor tensor = read_tensor(value, what);
+  if (tensor.dtype != DType::i32) throw_not(value, what, "an Int32Array");
+  const std::span indices(static_cast<const std::int32_t*>(tensor.data), tensor.count);
+  if (std::any_of(indices.begin(), indices.end(), [](std::int32_t index) { return index < 0; })) {
+    throw_invalid(value.Env(), what + " must hold integers of 0 or more.");
+  }
+  return {indices.begin(), indices.end()};
+}
+
+float read_float(Napi::Value value, const std::string& what) {
+  if (!value.IsNumber()) throw_not(value, what, "a number");
+  return value.As<Napi::Number>().FloatValue();
+}
+
+std::uint32_t read_count(Napi::Value value, const std::string& what) {
+  return static_cast<std::uint32_t>(read_integer(value, what, 1, moe::experts_max));
+}
+
+moe::RouterOptions read_router_options(Napi::Value value, const std::string& what) {
+  const Napi::Object object = read_object(value, what);
+  const auto field = [&](const char* name) { return what + "." + name; };
+  moe::RouterOptions options;
+  options.experts = read_count(object.Get("experts"), field("experts"));
+  options.slots_max = read_count(object.Get("slotsMax"), field("slotsMax"));
+  const std::string score = read_string(object.Get("score"), field("score"));
+  if (score == "sigmoid") {
+    options.score = moe::RouterScore::sigmoid;
+  } else if (score != "softmax") {
+    throw_not(object.Get("score"), field("score"), "\"softmax\" or \"sigmoid\"");
+  }
+  options.renormalize = read_boolean(object.Get("renormalize"), field("renormalize"));
+  options.scale = read_float(object.Get("scale"), field("scale"));
+  options.probability_min = read_float(object.Get("probabilityMin"), field("probabilityMin"));
+  options.groups = read_count(object.Get("groups"), field("groups"));
+  options.groups_kept = read_count(object.Get("groupsKept"), field("groupsKept"));
+  options.masked_score = read_float(object.Get("maskedScore"), field("maskedScore"));
+  const std::span<const float> correction = read_floats(object.Get("correction"), field("correction"));
+  options.correction.assign(correction.begin(), correction.end());
+  return options;
+}
+
+moe::Routing read_routing(Napi::Value value, const std::string& what) {
+  const Napi::Object object = read_object(value, what);
+  return {read_indices(object.Get("firstSlot"), what + ".firstSlot"),
+          read_indices(object.Get("experts"), what + ".experts"), {}};
+}
+
+template <typename Array, typename T>
+Array typed_array(Napi::Env env, const std::vector<T>& values) {
+  Array array = Array::New(env, values.size());
+  std::copy(values.begin(), values.end(), array.Data());
+  return array;
+}
+
+Napi::Value floats(Napi::Env env, const std::vector<float>& values) {
+  return typed_array<Napi::Float32Array>(env, values);
+}
+
+std::size_t read_experts(Napi::Value value, const std::string& call) {
+  return read_integer(value, call + ": experts", 1, moe::experts_max);
+}
+
+}  // namespace
+
+Napi::Value project_router(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return translate(env, [&]() -> Napi::Value {
+    const std::string call = "projectRouter";
+    return floats(env, moe::project_router(read_floats(info[0], call + ": x"), read_floats(info[1], call + ": weight"),
+                                           read_floats(info[2], call + ": bias"), read_experts(info[3], call)));
+  });
+}
+
+Napi::Value project_router_gradient(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return translate(env, [&]() -> Napi::Value {
+    const std::string call = "projectRouterGradient";
+    const moe::ProjectionGradient gradient = moe::project_router_gradient(
+        read_floats(info[0], call + ": x"), read_floats(info[1], call + ": weight"),
+        read_floats(info[2], call + ": logitGradients"), read_experts(info[3], call));
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("x", floats(env, gradient.x));
+    object.Set("weight", floats(env, gradient.weight));
+    object.Set("bias", floats(env, gradient.bias));
+    return object;
+  });
+}
+
+Napi::Value route(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return translate(env, [&]() -> Napi::Value {
+    const moe::RouterOptions options = read_router_options(info[0], "route: options");
+    const std::span<const float> logits = read_floats(info[1], "route: logits");
+    const std::size_t slots_max = logits.size() / options.experts * options.slots_max;
+    if (slots_max > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max())) {
+      throw_invalid(env, "route: a batch may take 2^31 - 1 slots at most, and this one " + std::to_string(slots_max) +
+                             "; route it in parts.");
+    }
+    const moe::Routing routing = moe::route(options, logits);
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("firstSlot", typed_array<Napi::Int32Array>(env, routing.first_slot));
+    object.Set("experts", typed_array<Napi::Int32Array>(env, routing.experts));
+    object.Set("gates", floats(env, routing.gates));
+    return object;
+  });
+}
+
+Napi::Value route_gradient(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return translate(env, [&]() -> Napi::Value {
+    const std::string call = "routeGradient";
+    return floats(env, moe::route_gradient(read_router_options(info[0], call + ": options"),
+                                           read_floats(info[1], call + ": logits"),
+                                           read_routing(info[2], call + ": routing"),
+                                           read_floats(info[3], call + ": gateGradients")));
+  });
+}
+
+}  // namespace pccl::node
