@@ -62,10 +62,11 @@ EpochOps::Record* EpochOps::record_for(Link& link, OpKey key) {
 std::optional<OpKey> EpochOps::new_key(std::uint64_t tag) {
   if (!next_seq_.contains(tag) && next_seq_.size() >= limits::tags_per_epoch_max) return std::nullopt;
   std::uint32_t& next = next_seq_[tag];
-  // Aborted because this peer waited in another call, which has failed for that: it needn't be told twice.
+  // Aborted because a peer waited in another call, and that call has failed too: whoever comes later makes the next
+  // call of all. Peers that each passed over other numbers would wait for each other.
   for (auto found = records_.find({tag, next}); found != records_.end(); found = records_.find({tag, next})) {
     const std::optional<AbortReason>& abort = found->second.abort;
-    if (!abort || abort->code != ErrorCode::call_mismatch || abort->origin != view_.self) break;
+    if (!abort || abort->code != ErrorCode::call_mismatch) break;
     records_.erase(found);
     --early_records_;
     ++next;

@@ -22,6 +22,8 @@ export const PREPARE_TIMEOUT_MS = 5_000;
 
 /** Prepares of one change of view before an old member that can't be linked, not even by a relay, is removed. */
 export const PREPARE_ATTEMPTS_MAX = 3;
+/** The same for a newcomer. */
+export const ADMISSION_ATTEMPTS_MAX = 2;
 
 export const PEERS_MAX = 4_096;
 export const GROUP_MAX: number = 2 ** 32 - 1;

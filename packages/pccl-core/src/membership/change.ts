@@ -4,7 +4,7 @@
  * Members that answered a Prepare are frozen, so a change that lost its purpose is still carried through. A group
  * whose ring stays the same is not touched: its members only hear of the Install.
  */
-import { PREPARE_ATTEMPTS_MAX, PREPARE_TIMEOUT_MS } from "../base/limits.js";
+import { ADMISSION_ATTEMPTS_MAX, PREPARE_ATTEMPTS_MAX, PREPARE_TIMEOUT_MS } from "../base/limits.js";
 import { isLoopback } from "../base/address.js";
 import type { Member, OpReport, PeerMessage, Relay, Ring, View } from "./messages.js";
 import { endsOf, linkedPairs, linkedPeers, orderAvoiding, pairKey, relayKey, relaysFor } from "./ring.js";
@@ -248,8 +248,8 @@ function failedPairs(change: Change): Map<string, string> {
 
 /**
  * Links that can't be built: another ring order does without them, or relays do. If neither is possible the same is
- * tried again, and at last a member has to go: a newcomer at once, since nothing is lost by its coming later, an old
- * one after several attempts (I8), and of several the newest one of those with the most failed links.
+ * tried again, and at last a member has to go: a newcomer first, since nothing is lost by its coming later, an old one
+ * after more attempts (I8), and of several the newest one of those with the most failed links.
  */
 function goAround(
   state: CoordinatorState,
@@ -267,7 +267,8 @@ function goAround(
   const forNewcomers = stuck.some((pair) =>
     endsOf(pair).some((id) => state.peers.get(id)?.phase === "pending"),
   );
-  if (stuck.length === 0 || (!forNewcomers && attempt < PREPARE_ATTEMPTS_MAX)) {
+  const attemptsMax = forNewcomers ? ADMISSION_ATTEMPTS_MAX : PREPARE_ATTEMPTS_MAX;
+  if (stuck.length === 0 || attempt < attemptsMax) {
     const how = stuck.length === 0 ? "in another ring order or through relays" : "again";
     const reason = `${how}: ${[...failures.values()][0]}`;
     prepare(state, turn, members, reason, { attempt: attempt + 1, voters, touched });

@@ -1,6 +1,11 @@
 /** The coordinator's membership: registration, leases, admission, views, link failures, verdicts. */
 import { describe, expect, it } from "vitest";
-import { PREPARE_ATTEMPTS_MAX, PREPARE_TIMEOUT_MS, PROTOCOL_VERSION } from "../../src/base/limits.js";
+import {
+  ADMISSION_ATTEMPTS_MAX,
+  PREPARE_ATTEMPTS_MAX,
+  PREPARE_TIMEOUT_MS,
+  PROTOCOL_VERSION,
+} from "../../src/base/limits.js";
 import { LEASE_MS, lost, op, World } from "./world.js";
 
 describe("registration", () => {
@@ -325,9 +330,12 @@ describe("views", () => {
     const world = World.of(2);
     world.join(3);
     for (const id of [1, 2]) world.vote(id, "topology-vote");
-    world.ready(1, { failures: [lost(3, "no route")] });
-    world.ready(2, { failures: [lost(3, "no route")] });
-    world.ready(3);
+    for (let attempt = 1; attempt <= ADMISSION_ATTEMPTS_MAX; attempt++) {
+      expect(world.state.change?.attempt).toBe(attempt);
+      world.ready(1, { failures: [lost(3, "no route")] });
+      world.ready(2, { failures: [lost(3, "no route")] });
+      world.ready(3);
+    }
     expect(world.take(3).at(-1)).toMatchObject({
       kind: "removed",
       reason: expect.stringMatching(/no route/),
@@ -343,8 +351,10 @@ describe("views", () => {
     const endpoint = { host: "127.0.0.1", port: 5 };
     world.say(2, { kind: "register", protocolVersion: PROTOCOL_VERSION, group: 0, endpoint });
     world.vote(1, "topology-vote");
-    world.ready(1, { failures: [lost(2)] });
-    world.ready(2);
+    for (let attempt = 1; attempt <= ADMISSION_ATTEMPTS_MAX; attempt++) {
+      world.ready(1, { failures: [lost(2)] });
+      world.ready(2);
+    }
     expect(world.take(2).at(-1)).toMatchObject({ reason: expect.stringContaining("advertises 127.0.0.1") });
   });
 
