@@ -172,6 +172,8 @@ class World {
     const process = new Process(this.#clock, this.#network.random(`${host} speed`), clock, () => {
       this.#onDisturbed([host]);
       this.#plane.look();
+      // A relay that goes on passes on what has come meanwhile.
+      this.#network.wakePipes();
     });
     const peer = new SimPeer(
       process,
