@@ -258,6 +258,11 @@ function goAround(
   members: readonly Peer[],
   failures: ReadonlyMap<string, string>,
 ): void {
+  // What this attempt has linked directly can be linked, whatever an earlier one found.
+  for (const pair of change.rings.flatMap((ring) => linkedPairs(ring.peerIds, state.unlinkable))) {
+    const isRelayed = change.relays.some(({ a, b }) => pairKey(a, b) === pair);
+    if (!failures.has(pair) && !isRelayed) state.unlinkable.delete(pair);
+  }
   for (const pair of failures.keys()) {
     const relay = change.relays.find(({ a, b }) => pairKey(a, b) === pair);
     state.unlinkable.add(relay === undefined ? pair : relayKey(relay));

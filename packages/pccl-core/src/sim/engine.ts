@@ -8,6 +8,7 @@ import type { LinkFailure, OpState } from "../membership/messages.js";
 import { linked } from "../membership/ring.js";
 import type { EngineOpReport, EngineOpVerdict, EngineView } from "../membership/session.js";
 import { belongsTo, type Frame } from "./frames.js";
+import { Violation } from "./invariants.js";
 import type { DataPlane } from "./links.js";
 import type { Process, Thread } from "./process.js";
 
@@ -140,12 +141,19 @@ export class SimEngine {
       const commit = verdict?.commit ?? false;
       if (op.state === "committed" || op.state === "aborted") {
         if (commit !== (op.state === "committed")) {
-          throw new Error(`${this.host}: op ${op.tag}/${op.seq} is ${op.state}, the verdict says ${commit}`);
+          const other = commit ? "commit" : "abort";
+          throw new Violation(
+            "I1",
+            `${this.host}: op ${op.tag}/${op.seq} is ${op.state}, the verdict is ${other}`,
+          );
         }
         continue;
       }
       if (commit && op.state !== "done") {
-        throw new Error(`${this.host}: commit of op ${op.tag}/${op.seq}, whose result it doesn't hold`);
+        throw new Violation(
+          "I2",
+          `${this.host}: commit of op ${op.tag}/${op.seq}, whose result it doesn't hold`,
+        );
       }
       if (old === undefined) continue;
       this.#settle(op, commit ? "committed" : "aborted", old, commit ? undefined : "ERR_PCCL_PEER_LOST");
@@ -358,7 +366,7 @@ export class SimEngine {
 
   #abort(op: SimOp, view: EngineView, code: PcclErrorCode): void {
     if (op.state === "committed")
-      throw new Error(`${this.host}: abort of op ${op.tag}/${op.seq}, which committed`);
+      throw new Violation("I1", `${this.host}: abort of op ${op.tag}/${op.seq}, which committed`);
     if (op.state === "aborted") return;
     const { tag, epoch, seq } = op;
     for (const id of linkedPeersOf(view)) this.#send(view, id, { kind: "abort", epoch, tag, seq, code });

@@ -65,7 +65,7 @@ export class DataPlane {
     const relayed = viaName === undefined || via !== undefined;
     const ready =
       other !== undefined && relayed && other.prepares(epoch) && this.#canDial(engine, other, via);
-    const again = ready ? this.network.delayMs(this.#random) : this.#random.between(DIAL_MS_MIN, DIAL_MS_MAX);
+    const again = ready ? this.#handshakeMs() : this.#random.between(DIAL_MS_MIN, DIAL_MS_MAX);
     this.network.clock.after(again, () => {
       if (!ready || !engine.awaits(name, epoch)) return this.build(engine, name, viaName, epoch);
       if (other.prepares(epoch) && this.#canDial(engine, other, via)) this.#join(engine, other, via);
@@ -179,6 +179,11 @@ export class DataPlane {
         else end.engine.thread.deliver(() => end.up && this.#giveUp(link, end, "the other end gave it up"));
       }
     });
+  }
+
+  /** TCP's handshake, and a Hello and its answer. */
+  #handshakeMs(): number {
+    return [1, 2, 3, 4].reduce((sum) => sum + this.network.delayMs(this.#random), 0);
   }
 
   #join(a: SimEngine, b: SimEngine, via: SimEngine | undefined): void {

@@ -89,6 +89,9 @@ const FAULT_KINDS: readonly Fault["kind"][] = [
   "crash",
   "vanish",
   "leave",
+  "leave",
+  "stop",
+  "stop",
   "stop",
   "stop",
   "slow",
@@ -136,7 +139,7 @@ export function drawScenario(seed: number): Scenario {
     const previous = faults.at(-1)?.when;
     // Troubles like company.
     const when =
-      previous !== undefined && random.chance(0.4)
+      previous !== undefined && random.chance(0.5)
         ? soonAfter(random, previous)
         : drawMoment(random, fault, troubleMs);
     faults.push({ when, fault });
@@ -172,7 +175,7 @@ function drawMoment(random: Random, fault: Fault, troubleMs: number): Moment {
 }
 
 function soonAfter(random: Random, moment: Moment): Moment {
-  const laterMs = random.between(0, random.chance(0.5) ? 20 : 400);
+  const laterMs = random.between(0, random.chance(0.7) ? 60 : 400);
   return "atMs" in moment
     ? { atMs: moment.atMs + laterMs }
     : { ...moment, afterMs: moment.afterMs + laterMs };

@@ -172,6 +172,8 @@ class World {
     const process = new Process(this.#clock, this.#network.random(`${host} speed`), clock, () => {
       this.#onDisturbed([host]);
       this.#plane.look();
+      // A relay that goes on passes on what has come meanwhile.
+      this.#network.wakePipes();
     });
     const peer = new SimPeer(
       process,
@@ -261,8 +263,8 @@ class World {
     const isCutOff = (peer: SimPeer): boolean => {
       const sinceMs = this.#clock.nowMs - (PREPARE_ATTEMPTS_MAX + 1) * PREPARE_TIMEOUT_MS - leaseMs;
       const severed = (a: SimPeer, b: SimPeer): boolean => this.#faults.wereSevered(a.host, b.host, sinceMs);
-      const isSteady = ({ host, alive }: SimPeer): boolean =>
-        alive && (this.#disturbedAtMs.get(host) ?? -1) < sinceMs;
+      const isSteady = ({ host, alive, session }: SimPeer): boolean =>
+        alive && session.phase === "admitted" && (this.#disturbedAtMs.get(host) ?? -1) < sinceMs;
       const others = this.#peers.filter(({ group, host }) => group === peer.group && host !== peer.host);
       return others.some(
         (other) =>
