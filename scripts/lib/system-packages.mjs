@@ -1,4 +1,4 @@
-/** The system's part of the set-up: a compiler, CMake and two C++ libraries, from Debian's own packages. */
+/** The system's part of the set-up: a compiler, CMake and three C++ libraries, from Debian's own packages. */
 import { existsSync } from "node:fs";
 import { onPath, run } from "./command.mjs";
 
@@ -14,6 +14,7 @@ const REQUIRED = [
   { name: "ninja-build", present: () => onPath("ninja") },
   { name: "g++", present: () => onPath("g++") || onPath("c++") },
   { name: "libgtest-dev", present: () => hasHeader("gtest/gtest.h") },
+  { name: "libhwy-dev", present: () => hasHeader("hwy/highway.h") },
   { name: "libxxhash-dev", present: () => hasHeader("xxhash.h") },
 ];
 

@@ -22,8 +22,22 @@ using PeerId = std::uint64_t;
 using Epoch = std::uint64_t;
 using OpId = std::uint64_t;
 
-enum class DType : std::uint8_t { f32 = 0, f64 = 1, i32 = 2 };
-enum class ReduceOp : std::uint8_t { sum = 0, avg = 1, max = 2, min = 3 };
+// f16 is IEEE 754's binary16, bf16 the upper half of a binary32. The numbers are part of the wire format.
+enum class DType : std::uint8_t {
+  f32 = 0,
+  f64 = 1,
+  i32 = 2,
+  u8 = 3,
+  i8 = 4,
+  u16 = 5,
+  i16 = 6,
+  u32 = 7,
+  u64 = 8,
+  i64 = 9,
+  f16 = 10,
+  bf16 = 11,
+};
+enum class ReduceOp : std::uint8_t { sum = 0, avg = 1, max = 2, min = 3, prod = 4 };
 
 // Codes of packages/pccl-core/src/base/error-catalogue.ts; error_code_name gives the ERR_PCCL_* string.
 enum class ErrorCode : std::uint8_t {
@@ -111,7 +125,9 @@ using OpCallback = std::function<void(OpId, const OpResult&)>;
 
 // Both buffers hold `count` elements, aligned to an element. In place (recv == send): after an error the buffer is as
 // before the call, bit for bit. Out of place: `send` is never written, and after an error `recv` holds anything.
-// i32 sums wrap around and i32 averages round towards zero; a NaN in any contribution gives NaN, for max and min too.
+// Integers: sum and prod wrap around; avg divides the sum, wrapped around, and rounds towards zero. f16 and bf16 are
+// combined in f32, and rounded to nearest, ties to even, each time. A NaN in any contribution gives NaN, for max and
+// min too; -0 is less than +0.
 struct AllReduce {
   const void* send = nullptr;
   void* recv = nullptr;

@@ -4,8 +4,8 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/dtype.h"
 #include "base/limits.h"
-#include "reduce/kernels.h"
 #include "transport/ring_links.h"
 
 namespace pccl {

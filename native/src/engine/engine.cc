@@ -77,8 +77,10 @@ void check_view(const View& view) {
 }
 
 std::uint64_t check_all_reduce(const AllReduce& call) {
-  if (call.dtype > DType::i32) refuse(ErrorCode::invalid_argument, "all_reduce: unknown dtype");
-  if (call.op > ReduceOp::min) refuse(ErrorCode::invalid_argument, "all_reduce: unknown reduction");
+  if (!is_dtype(static_cast<std::uint8_t>(call.dtype))) refuse(ErrorCode::invalid_argument, "all_reduce: unknown dtype");
+  if (!is_reduce_op(static_cast<std::uint8_t>(call.op))) {
+    refuse(ErrorCode::invalid_argument, "all_reduce: unknown reduction");
+  }
   if (call.send == nullptr || call.recv == nullptr) refuse(ErrorCode::invalid_argument, "all_reduce: no buffer");
   if (call.count == 0) refuse(ErrorCode::invalid_argument, "all_reduce: count is 0");
   const std::size_t element = element_bytes(call.dtype);

@@ -70,7 +70,7 @@ void store_descriptor(const Descriptor& descriptor, std::uint8_t* at) {
 }
 
 std::optional<Descriptor> make_descriptor(std::uint64_t count, std::uint8_t dtype, std::uint8_t op) {
-  if (dtype > static_cast<std::uint8_t>(DType::i32) || op > static_cast<std::uint8_t>(ReduceOp::min)) return {};
+  if (!is_dtype(dtype) || !is_reduce_op(op)) return {};
   const Descriptor descriptor{count, static_cast<DType>(dtype), static_cast<ReduceOp>(op)};
   if (count == 0 || count > UINT64_MAX / 2 / element_bytes(descriptor.dtype)) return {};
   return descriptor;
