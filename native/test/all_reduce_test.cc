@@ -8,8 +8,8 @@
 #include <random>
 #include <thread>
 
+#include "base/dtype.h"
 #include "cluster.h"
-#include "reduce/kernels.h"
 
 namespace pccl::test {
 namespace {
@@ -26,6 +26,8 @@ double expected(ReduceOp op, std::size_t ranks, std::uint64_t i) {
       value = std::max(value, other);
     else if (op == ReduceOp::min)
       value = std::min(value, other);
+    else if (op == ReduceOp::prod)
+      value *= other;
     else
       value += other;
   }
@@ -35,7 +37,9 @@ double expected(ReduceOp op, std::size_t ranks, std::uint64_t i) {
 template <typename T>
 constexpr DType dtype_of() {
   if (std::is_same_v<T, float>) return DType::f32;
-  return std::is_same_v<T, double> ? DType::f64 : DType::i32;
+  if (std::is_same_v<T, double>) return DType::f64;
+  if (std::is_same_v<T, std::int16_t>) return DType::i16;
+  return std::is_same_v<T, std::int64_t> ? DType::i64 : DType::i32;
 }
 
 template <typename T>
@@ -80,7 +84,33 @@ TEST_P(AllReduceRing, AnyElementAndReduction) {
     for (const bool in_place : {false, true}) {
       run_one<float>(cluster, 1001, op, in_place, 1);
       run_one<double>(cluster, 70'001, op, in_place, 1);
+      run_one<std::int16_t>(cluster, 300'001, op, in_place, 1);
       run_one<std::int32_t>(cluster, 1001, op, in_place, 1);
+      run_one<std::int64_t>(cluster, 1001, op, in_place, 1);
+    }
+  }
+  // Few enough factors for their product to be exact.
+  if (GetParam() <= 5) run_one<double>(cluster, 1001, ReduceOp::prod, true, 1);
+}
+
+// Of elements of one byte a chunk holds the most. What wraps around does so in any order.
+TEST_P(AllReduceRing, BytesWrapAround) {
+  Cluster cluster(GetParam());
+  constexpr std::uint64_t count = 1'200'003;
+  for (const ReduceOp op : {ReduceOp::sum, ReduceOp::prod}) {
+    std::vector<std::vector<std::uint8_t>> data(cluster.size(), std::vector<std::uint8_t>(count));
+    std::vector<std::uint8_t> want(count, op == ReduceOp::sum ? 0 : 1);
+    std::vector<PendingOp> ops;
+    for (std::size_t rank = 0; rank < cluster.size(); ++rank) {
+      for (std::uint64_t i = 0; i < count; ++i) {
+        data[rank][i] = static_cast<std::uint8_t>(rank * 101 + i * 7 + 3);
+        want[i] = static_cast<std::uint8_t>(op == ReduceOp::sum ? want[i] + data[rank][i] : want[i] * data[rank][i]);
+      }
+      ops.push_back(cluster[rank].all_reduce({data[rank].data(), data[rank].data(), count, DType::u8, op, 0}));
+    }
+    for (std::size_t rank = 0; rank < cluster.size(); ++rank) {
+      ASSERT_FALSE(ops[rank].second.get().error);
+      EXPECT_TRUE(data[rank] == want) << reduce_op_name(op) << ", rank " << rank;
     }
   }
 }

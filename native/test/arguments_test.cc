@@ -36,7 +36,7 @@ TEST_F(Arguments, BadBuffersAndCounts) {
   EXPECT_EQ(refused({a_.data(), b_.data(), UINT64_MAX / 2}), bad);
   EXPECT_EQ(refused({a_.data(), a_.data() + 1, 8}), bad);
   EXPECT_EQ(refused({reinterpret_cast<char*>(a_.data()) + 2, b_.data(), 8}), bad);
-  EXPECT_EQ(refused({a_.data(), b_.data(), 8, static_cast<DType>(9)}), bad);
+  EXPECT_EQ(refused({a_.data(), b_.data(), 8, static_cast<DType>(12)}), bad);
   EXPECT_EQ(refused({a_.data(), b_.data(), 8, DType::f32, static_cast<ReduceOp>(9)}), bad);
 }
 

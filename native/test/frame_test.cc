@@ -6,6 +6,7 @@
 
 #include <random>
 
+#include "base/dtype.h"
 #include "base/limits.h"
 #include "state/state_wire.h"
 #include "transport/handshake.h"
@@ -74,8 +75,8 @@ TEST(Frame, RefusesValuesOutOfRange) {
   const std::vector<Frame> wrong = {
       {1, {2, 3}, ReadyBody{{0, DType::f32, ReduceOp::sum}}, 1},
       {1, {2, 3}, ReadyBody{{UINT64_MAX, DType::f32, ReduceOp::sum}}, 1},
-      {1, {2, 3}, ReadyBody{{1, static_cast<DType>(3), ReduceOp::sum}}, 1},
-      {1, {2, 3}, ReadyBody{{1, DType::f32, static_cast<ReduceOp>(4)}}, 1},
+      {1, {2, 3}, ReadyBody{{1, static_cast<DType>(dtypes.size()), ReduceOp::sum}}, 1},
+      {1, {2, 3}, ReadyBody{{1, DType::f32, static_cast<ReduceOp>(reduce_op_names.size())}}, 1},
       {1, {2, 3}, DataBody{0, 0, 0}},
       {1, {2, 3}, DataBody{0, 0, limits::chunk_bytes + 1}},
       {1, {2, 3}, DataBody{0, 0, 4}, 1},

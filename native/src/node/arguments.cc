@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "base/dtype.h"
 #include "base/limits.h"
 #include "node/errors.h"
 
@@ -83,14 +84,11 @@ Napi::Function read_function(Napi::Value value, const std::string& what) {
 }
 
 ReduceOp read_reduce_op(Napi::Value value, const std::string& what) {
-  if (value.IsString()) {
-    const std::string name = value.As<Napi::String>();
-    if (name == "sum") return ReduceOp::sum;
-    if (name == "avg") return ReduceOp::avg;
-    if (name == "max") return ReduceOp::max;
-    if (name == "min") return ReduceOp::min;
+  const std::string name = value.IsString() ? value.As<Napi::String>().Utf8Value() : "";
+  for (std::uint8_t number = 0; is_reduce_op(number); ++number) {
+    if (name == reduce_op_names[number]) return static_cast<ReduceOp>(number);
   }
-  throw_not(value, what, "\"sum\", \"avg\", \"max\" or \"min\"");
+  throw_not(value, what, "\"sum\", \"avg\", \"max\", \"min\" or \"prod\"");
 }
 
 Hash128 read_hash(Napi::Value value, const std::string& what) {

@@ -18,10 +18,15 @@ struct Tensor {
   DType dtype = DType::f32;
 };
 
-// The elements of a Float32Array, Float64Array or Int32Array over an ArrayBuffer or SharedArrayBuffer. Throws
-// ERR_PCCL_INVALID_ARGUMENT on anything else, on a detached buffer, and on a resizable or growable one, whose
-// bytes may go away while a view of it is still referenced. `what` begins the message, as in "allReduce: send".
+// The elements of a typed array of integers or floating-point numbers over an ArrayBuffer or SharedArrayBuffer; a
+// Uint16Array's are u16. Throws ERR_PCCL_INVALID_ARGUMENT on anything else, Uint8ClampedArray too, on a detached
+// buffer, and on a resizable or growable one, whose bytes may go away while a view of it is still referenced. `what`
+// begins the message, as in "allReduce: send".
 Tensor read_tensor(Napi::Value value, const std::string& what);
+
+// The name of a dtype that the tensor's elements can be taken for, or undefined for its own: only a Uint16Array can
+// hold something else, f16 or bf16. `what` as in "allReduce: dtype".
+DType read_dtype(Napi::Value value, const std::string& what, const Tensor& tensor);
 
 // Keeps the arrays of one op alive until native code is through with them. A reference must be destroyed on its
 // environment's own thread, so a Lease never leaves it.

@@ -118,7 +118,7 @@ Napi::Value EngineObject::all_reduce(const Napi::CallbackInfo& info) {
     call.send = send.data;
     call.recv = recv.data;
     call.count = send.count;
-    call.dtype = send.dtype;
+    call.dtype = read_dtype(info[4], "allReduce: dtype", send);
     call.op = read_reduce_op(info[2], "allReduce: op");
     call.tag = read_tag(info[3], "allReduce: tag");
     Lease lease;

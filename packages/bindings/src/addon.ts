@@ -3,13 +3,36 @@
  * does not validate itself, and it makes no promises out of events. @pccl/core builds the friendly API on it.
  */
 
-/** Element types that a tensor can have on the wire. */
-export type DType = "f32" | "f64" | "i32";
+/** Element types that a tensor can have on the wire: unsigned and signed integers, and floating point. */
+export type DType =
+  | "u8"
+  | "i8"
+  | "u16"
+  | "i16"
+  | "u32"
+  | "i32"
+  | "u64"
+  | "i64"
+  | "f16"
+  | "bf16"
+  | "f32"
+  | "f64";
 
 /** How two contributions are combined, element by element. `avg` is a sum divided by the ring's size. */
-export type ReduceOp = "sum" | "avg" | "max" | "min";
+export type ReduceOp = "sum" | "avg" | "max" | "min" | "prod";
 
-export type Tensor = Float32Array | Float64Array | Int32Array;
+/** Each has its own DType; f16 and bf16 lie in a Uint16Array, as their bits. */
+export type Tensor =
+  | Float32Array
+  | Float64Array
+  | Int8Array
+  | Uint8Array
+  | Int16Array
+  | Uint16Array
+  | Int32Array
+  | Uint32Array
+  | BigInt64Array
+  | BigUint64Array;
 
 export interface RingMember {
   readonly peerId: number;
@@ -162,8 +185,9 @@ export interface Engine {
    * same type and length; the same array for both means in place. Both stay pinned until the event, and their
    * buffers can't be transferred to another thread from then on, ever: Node can't take that mark back.
    * Starts in the installed epoch, or, between prepare and install, waits for the next one.
+   * `dtype`: what the elements are, by default what the arrays' type says; a Uint16Array can also hold f16 or bf16.
    */
-  allReduce(send: Tensor, recv: Tensor, op: ReduceOp, tag: bigint): number;
+  allReduce(send: Tensor, recv: Tensor, op: ReduceOp, tag: bigint, dtype?: DType): number;
 
   /**
    * Withdraws an op that this peer hasn't finished: every member of it gets ERR_PCCL_CANCELLED and the buffers

@@ -1,5 +1,6 @@
 /** The raw engine with its callers' buffers made safe: the part of pinning that Node-API has no call for. */
 import type {
+  DType,
   Engine,
   FetchRequest,
   HashedTensor,
@@ -41,10 +42,10 @@ export class GuardedEngine implements Engine {
     return this.#raw.view();
   }
 
-  allReduce(send: Tensor, recv: Tensor, op: ReduceOp, tag: bigint): number {
+  allReduce(send: Tensor, recv: Tensor, op: ReduceOp, tag: bigint, dtype?: DType): number {
     refuseWasmMemory("allReduce: send", send);
     refuseWasmMemory("allReduce: recv", recv);
-    const id = this.#raw.allReduce(send, recv, op, tag);
+    const id = this.#raw.allReduce(send, recv, op, tag, dtype);
     markUntransferable(send);
     markUntransferable(recv);
     return id;

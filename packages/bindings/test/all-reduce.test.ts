@@ -2,7 +2,7 @@
 import { fork } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
-import type { OpEvent, ReduceOp, RingMember, Tensor } from "@pccl/bindings";
+import type { DType, OpEvent, ReduceOp, RingMember, Tensor } from "@pccl/bindings";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { install, Peer, pair, until, within } from "./fixtures/peer.mjs";
 
@@ -22,9 +22,11 @@ describe("two engines in one process", () => {
     sends: readonly Tensor[],
     recvs: readonly Tensor[],
     op: ReduceOp,
+    dtype?: DType,
   ): Promise<OpEvent[]> {
+    const tag = 2n ** 64n - 1n;
     const ops = peers.map((peer, i) =>
-      peer.start((engine) => engine.allReduce(sends[i] as Tensor, recvs[i] as Tensor, op, 2n ** 64n - 1n)),
+      peer.start((engine) => engine.allReduce(sends[i] as Tensor, recvs[i] as Tensor, op, tag, dtype)),
     );
     return await within("the op", Promise.all(ops.map(({ ended }) => ended)));
   }
@@ -34,6 +36,7 @@ describe("two engines in one process", () => {
     avg: (a, b) => (a + b) / 2,
     max: Math.max,
     min: Math.min,
+    prod: (a, b) => a * b,
   };
 
   for (const type of TYPES) {
@@ -55,6 +58,37 @@ describe("two engines in one process", () => {
       expect(sends).toEqual([want, want]);
     });
   }
+
+  const threes: [string, DType | undefined, () => Tensor, Tensor][] = [
+    ["a Float32Array", undefined, () => Float32Array.of(3), Float32Array.of(6)],
+    ["a Float64Array", "f64", () => Float64Array.of(3), Float64Array.of(6)],
+    ["an Int8Array", undefined, () => Int8Array.of(3), Int8Array.of(6)],
+    ["a Uint8Array", "u8", () => Uint8Array.of(3), Uint8Array.of(6)],
+    ["an Int16Array", undefined, () => Int16Array.of(3), Int16Array.of(6)],
+    ["a Uint16Array", undefined, () => Uint16Array.of(3), Uint16Array.of(6)],
+    ["an Int32Array", undefined, () => Int32Array.of(3), Int32Array.of(6)],
+    ["a Uint32Array", "u32", () => Uint32Array.of(3), Uint32Array.of(6)],
+    ["a BigInt64Array", undefined, () => BigInt64Array.of(3n), BigInt64Array.of(6n)],
+    ["a BigUint64Array", undefined, () => BigUint64Array.of(3n), BigUint64Array.of(6n)],
+    ["the bits of f16", "f16", () => Uint16Array.of(0x4200), Uint16Array.of(0x4600)],
+    ["the bits of bf16", "bf16", () => Uint16Array.of(0x4040), Uint16Array.of(0x40c0)],
+  ];
+  it.each(threes)("takes %s", async (_, dtype, make, six) => {
+    const sends = peers.map(make);
+    await allReduce(sends, sends, "sum", dtype);
+    expect(sends).toEqual([six, six]);
+  });
+
+  it("takes the same bits for one dtype only", async () => {
+    const sends = [Uint16Array.of(3), Uint16Array.of(3)];
+    const ops = peers.map((peer, i) => {
+      const send = sends[i] as Uint16Array;
+      return peer.start((engine) => engine.allReduce(send, send, "sum", 5n, i === 0 ? "f16" : "bf16"));
+    });
+    for (const end of await within("both ends", Promise.all(ops.map(({ ended }) => ended)))) {
+      expect(end).toMatchObject({ type: "op-failed", error: { code: "ERR_PCCL_DESCRIPTOR_MISMATCH" } });
+    }
+  });
 
   it("reads and writes views into larger and shared buffers", async () => {
     const shared = new Float32Array(new SharedArrayBuffer(64), 8, 3).fill(1);

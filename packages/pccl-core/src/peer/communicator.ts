@@ -18,11 +18,13 @@ import { type AllReduceAllResult, reduceList } from "./reduce-list.js";
 import type { InstalledNotice } from "./session-protocol.js";
 import { SharedState } from "./shared-state.js";
 import { type SyncResult, syncWithGroup } from "./state-sync.js";
-import type { Tensor } from "./tensor.js";
+import type { DType, Tensor } from "./tensor.js";
 
 export interface AllReduceOptions extends CallOptions {
   /** Default "sum". */
   readonly op?: ReduceOp;
+  /** Default: what the array's type says. "f16" and "bf16" are for a Uint16Array that holds their bits. */
+  readonly dtype?: DType;
   /** Names the op among concurrent ones; 0 to 2^64-1, the same on every peer. Default 0. */
   readonly tag?: bigint | number;
 }
@@ -152,17 +154,22 @@ export class Communicator {
 
   /**
    * Combines `send` of all peers of the group, element by element, into `recv` on each of them, with the same
-   * bits everywhere. Without `recv`, or with the same array, in place. Float32Array, Float64Array or Int32Array,
-   * the same length on every peer; `avg` of Int32Array rounds toward zero; `max`/`min` propagate NaN.
+   * bits everywhere. Without `recv`, or with the same array, in place. Any typed array but Uint8ClampedArray, the
+   * same type and length on every peer; a Uint16Array holds u16, or f16 or bf16 with that `dtype`.
+   *
+   * Integers: `sum` and `prod` wrap around; `avg` divides the sum, wrapped around, and rounds toward zero. Floating
+   * point rounds to nearest, ties to even; f16 and bf16 are combined in f32 and rounded each time that a peer adds
+   * its contribution. A NaN anywhere gives NaN, for `max` and `min` too, and -0 is less than +0.
+   *
    * The memory must not be touched until the promise settles, and its buffer can't be transferred any more.
    *
    * On failure an in-place array holds the caller's values again, and `send` of an out-of-place op was never
    * written (`recv` is unspecified). ERR_PCCL_PEER_LOST is retryable: the survivors' view is then installed.
    */
   async allReduce(send: Tensor, recv?: Tensor, options: AllReduceOptions = {}): Promise<AllReduceResult> {
-    checkOptions("allReduce", options, ["op", "tag", ...CALL_OPTION_KEYS]);
-    const { op, tag } = options;
-    const checked = checkReduce("allReduce", { send, recv, op, tag });
+    checkOptions("allReduce", options, ["op", "dtype", "tag", ...CALL_OPTION_KEYS]);
+    const { op, dtype, tag } = options;
+    const checked = checkReduce("allReduce", { send, recv, op, dtype, tag });
     return await limited("allReduce", options, (signal) => this.#reduce("allReduce", checked, signal));
   }
 

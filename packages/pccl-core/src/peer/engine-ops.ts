@@ -74,10 +74,10 @@ export class EngineOps {
    * it was too late to withdraw, in which case it ends as it would have. With a signal that has aborted before, the
    * op is begun and withdrawn at once, so that the other members' calls of it end too.
    */
-  async allReduce({ source, target, op, tag }: CheckedReduce, signal?: AbortSignal): Promise<OpDone> {
+  async allReduce({ source, target, op, tag, dtype }: CheckedReduce, signal?: AbortSignal): Promise<OpDone> {
     return await this.#run(
       `allReduce(tag ${tag})`,
-      (engine) => engine.allReduce(source, target, op, tag),
+      (engine) => engine.allReduce(source, target, op, tag, dtype),
       (id) => this.#engine.cancel(id),
       signal,
     );

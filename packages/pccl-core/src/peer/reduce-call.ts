@@ -3,7 +3,7 @@ import type { ReduceOp } from "@pccl/bindings";
 import { checkInteger, checkOneOf, checkOptions, describe } from "../base/check.js";
 import { pcclError } from "../base/errors.js";
 import { OPS_PER_LIST_MAX } from "../base/limits.js";
-import { checkTensor, type Tensor } from "./tensor.js";
+import { checkDType, checkTensor, type DType, dtypeOf, type Tensor } from "./tensor.js";
 
 export interface AllReduceCall {
   readonly send: Tensor;
@@ -11,6 +11,8 @@ export interface AllReduceCall {
   readonly recv?: Tensor | undefined;
   /** Default "sum". */
   readonly op?: ReduceOp | undefined;
+  /** Default: what the array's type says. "f16" and "bf16" are for a Uint16Array that holds their bits. */
+  readonly dtype?: DType | undefined;
   /** Names the op among concurrent ones; 0 to 2^64-1, the same on every peer. Default: the index in the list. */
   readonly tag?: bigint | number | undefined;
 }
@@ -30,16 +32,17 @@ export interface CheckedReduce {
   readonly source: Tensor;
   readonly target: Tensor;
   readonly op: ReduceOp;
+  readonly dtype: DType;
   readonly tag: bigint;
 }
 
-const REDUCE_OPS = ["sum", "avg", "max", "min"] as const;
+const REDUCE_OPS = ["sum", "avg", "max", "min", "prod"] as const;
 const TAG_MAX = 2n ** 64n - 1n;
 
-export function checkReduce(call: string, { send, recv, op, tag }: AllReduceCall): CheckedReduce {
+export function checkReduce(call: string, { send, recv, op, dtype, tag }: AllReduceCall): CheckedReduce {
   const source = checkTensor(call, "send", send, 1);
   const target = recv === undefined ? source : checkTensor(call, "recv", recv, 1);
-  if (source.constructor !== target.constructor || source.length !== target.length) {
+  if (dtypeOf(source) !== dtypeOf(target) || source.length !== target.length) {
     throw pcclError(
       "ERR_PCCL_INVALID_ARGUMENT",
       `${call}: send (${source.constructor.name} of ${source.length}) and recv (${target.constructor.name} of ` +
@@ -50,6 +53,7 @@ export function checkReduce(call: string, { send, recv, op, tag }: AllReduceCall
     source,
     target,
     op: checkOneOf(call, "op", op ?? "sum", REDUCE_OPS),
+    dtype: checkDType(call, source, dtype),
     tag: checkTag(call, tag ?? 0),
   };
 }
@@ -66,7 +70,7 @@ export function checkReduceList(call: string, calls: readonly AllReduceCall[]): 
     if (entry === undefined) {
       throw pcclError("ERR_PCCL_INVALID_ARGUMENT", `${name} is undefined; it must be { send, … }.`);
     }
-    checkOptions(name, entry, ["send", "recv", "op", "tag"]);
+    checkOptions(name, entry, ["send", "recv", "op", "dtype", "tag"]);
     const checked = checkReduce(name, { ...entry, tag: entry.tag ?? index });
     if (tags.has(checked.tag)) {
       throw pcclError("ERR_PCCL_INVALID_ARGUMENT", `${name}: tag ${checked.tag} is there twice.`);

@@ -5,7 +5,7 @@ import type { ControlSession } from "./control-session.js";
 import type { EngineOps } from "./engine-ops.js";
 import type { SyncPlanReply } from "./session-protocol.js";
 import type { SharedState } from "./shared-state.js";
-import { checkTensor, dtypeOf, type Tensor } from "./tensor.js";
+import { bytesOf, checkTensor, dtypeOf } from "./tensor.js";
 
 export interface SyncResult {
   /** The group's revision, which `state.revision` now equals. */
@@ -55,7 +55,10 @@ export async function syncWithGroup(
     const { shadows, rxBytes, revision } = await carryOut(ops, session, state, plan, signal);
     // Before the tensors are written, which nobody may read meanwhile.
     txBytes = ops.release(exportId);
-    for (const [name, shadow] of shadows) state.tensors.get(name)?.set(shadow);
+    for (const [name, shadow] of shadows) {
+      const tensor = state.tensors.get(name);
+      if (tensor !== undefined) bytesOf(tensor).set(shadow);
+    }
     for (const { name, hash } of plan.fetches) hashes.set(name, hash);
     state.revision = revision;
     return {
@@ -81,7 +84,7 @@ async function carryOut(
   state: SharedState,
   plan: SyncPlanReply,
   signal: AbortSignal | undefined,
-): Promise<{ shadows: Map<string, Tensor>; rxBytes: number; revision: number }> {
+): Promise<{ shadows: Map<string, Uint8Array>; rxBytes: number; revision: number }> {
   const { syncFailed } = session;
   const stop = signal === undefined ? syncFailed : AbortSignal.any([signal, syncFailed]);
   try {
@@ -103,15 +106,15 @@ async function fetchShadows(
   state: SharedState,
   { source, fetches }: SyncPlanReply,
   stop: AbortSignal,
-): Promise<{ shadows: Map<string, Tensor>; rxBytes: number }> {
-  const shadows = new Map<string, Tensor>();
+): Promise<{ shadows: Map<string, Uint8Array>; rxBytes: number }> {
+  const shadows = new Map<string, Uint8Array>();
   if (source === undefined || fetches.length === 0) return { shadows, rxBytes: 0 };
   const requests = fetches.map(({ name, hash }) => {
     const tensor = state.tensors.get(name);
     if (tensor === undefined) {
       throw pcclError("ERR_PCCL_INTERNAL", `${CALL}: the plan names "${name}", which this peer doesn't have`);
     }
-    const into = tensor.slice();
+    const into = new Uint8Array(tensor.byteLength);
     shadows.set(name, into);
     return { name, hash, into };
   });

@@ -1,26 +1,59 @@
 /** What counts as a tensor at the public surface, and the checks every call makes before native code sees one. */
 import type { DType, Tensor } from "@pccl/bindings";
-import { describe } from "../base/check.js";
+import { checkOneOf, describe } from "../base/check.js";
 import { pcclError } from "../base/errors.js";
 
 export type { DType, Tensor };
 
+type TensorType = abstract new (...args: never[]) => Tensor;
+
+/** What the elements of each array type are, unless a call says otherwise. */
+const DTYPES: readonly (readonly [TensorType, DType])[] = [
+  [Float32Array, "f32"],
+  [Float64Array, "f64"],
+  [Int8Array, "i8"],
+  [Uint8Array, "u8"],
+  [Int16Array, "i16"],
+  [Uint16Array, "u16"],
+  [Int32Array, "i32"],
+  [Uint32Array, "u32"],
+  [BigInt64Array, "i64"],
+  [BigUint64Array, "u64"],
+];
+const TYPE_NAMES = DTYPES.map(([type]) => type.name).join(", ");
+
+/** The array type and the DType that goes with it. */
+function kindOf(tensor: Tensor): readonly [TensorType, DType] {
+  const kind = DTYPES.find(([type]) => tensor instanceof type);
+  if (kind === undefined) throw pcclError("ERR_PCCL_INTERNAL", `${describe(tensor)} is no tensor.`);
+  return kind;
+}
+
 export function dtypeOf(tensor: Tensor): DType {
-  if (tensor instanceof Float32Array) return "f32";
-  return tensor instanceof Float64Array ? "f64" : "i32";
+  return kindOf(tensor)[1];
+}
+
+/** `dtype`, or what the array's type says. Only a Uint16Array can hold something else: the bits of f16 or bf16. */
+export function checkDType(call: string, tensor: Tensor, dtype: unknown): DType {
+  const [type, own] = kindOf(tensor);
+  const possible = own === "u16" ? (["u16", "f16", "bf16"] as const) : [own];
+  return checkOneOf(call, `dtype of a ${type.name}`, dtype ?? own, possible);
+}
+
+/** A tensor's memory. */
+export function bytesOf({ buffer, byteOffset, byteLength }: Tensor): Uint8Array {
+  return new Uint8Array(buffer, byteOffset, byteLength);
 }
 
 /**
- * A Float32Array, Float64Array or Int32Array with at least `minLength` elements in memory that stays where it is.
+ * An array of integers or floating-point numbers with at least `minLength` elements in memory that stays where it is.
  * Refused: detached buffers, and resizable or WebAssembly memory, whose bytes can move under a running op.
  */
 export function checkTensor(call: string, name: string, value: unknown, minLength: number): Tensor {
-  const isTensor =
-    value instanceof Float32Array || value instanceof Float64Array || value instanceof Int32Array;
-  if (!isTensor) {
+  if (!isTensor(value)) {
     throw pcclError(
       "ERR_PCCL_INVALID_ARGUMENT",
-      `${call}: ${name} must be a Float32Array, Float64Array or Int32Array, got ${describe(value)}.`,
+      `${call}: ${name} must be one of ${TYPE_NAMES}, got ${describe(value)}.`,
     );
   }
   const buffer = value.buffer as ArrayBufferLike & { resizable?: boolean; growable?: boolean };
@@ -43,6 +76,10 @@ export function checkTensor(call: string, name: string, value: unknown, minLengt
     );
   }
   return value;
+}
+
+function isTensor(value: unknown): value is Tensor {
+  return DTYPES.some(([type]) => value instanceof type);
 }
 
 /** Node 20 has no `buffer.detached`; only a detached buffer refuses to be viewed. */

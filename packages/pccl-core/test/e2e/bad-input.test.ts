@@ -53,9 +53,21 @@ describe("allReduce", () => {
     ["a plain array", () => comm.allReduce(bad([1, 2])), "ERR_PCCL_INVALID_ARGUMENT", /Array/],
     [
       "an unsupported type",
-      () => comm.allReduce(bad(new Uint8Array(4))),
+      () => comm.allReduce(bad(new Uint8ClampedArray(4))),
       "ERR_PCCL_INVALID_ARGUMENT",
-      /Uint8Array/,
+      /got Uint8ClampedArray/,
+    ],
+    [
+      "f16 in a Float32Array",
+      () => comm.allReduce(good(), good(), { dtype: "f16" }),
+      "ERR_PCCL_INVALID_ARGUMENT",
+      /dtype of a Float32Array must be one of f32, got "f16"/,
+    ],
+    [
+      "f32 in a Uint16Array",
+      () => comm.allReduce(new Uint16Array(4), new Uint16Array(4), { dtype: "f32" }),
+      "ERR_PCCL_INVALID_ARGUMENT",
+      /dtype of a Uint16Array must be one of u16, f16, bf16/,
     ],
     ["count 0", () => comm.allReduce(new Float32Array(0)), "ERR_PCCL_INVALID_ARGUMENT", /at least 1/],
     [

@@ -68,7 +68,7 @@ async function check(size: number, kind: Kind, op: Op, count: number, inPlace: b
 /** vitest compares element by element and takes seconds for some hundred thousand. */
 function expectEach(tensors: readonly Tensor[], want: Tensor, what: string): void {
   for (const tensor of tensors) {
-    const index = tensor.findIndex((element: number, i: number) => element !== want[i]);
+    const index = [...tensor].findIndex((element, i) => element !== want[i]);
     expect(index, `${what}: the first wrong element`).toBe(-1);
   }
 }
