@@ -313,9 +313,11 @@ TEST(Kernels, EveryOperationOnManyValues) {
 
 TEST(Kernels, AveragesByEveryKindOfDivisor) {
   constexpr std::size_t count = 5'000;
+  constexpr std::uint32_t divisors[] = {1,   2,   3,   4,   5,   6,   7,     10,    127,
+                                        128, 129, 255, 256, 257, 641, 32768, 65535, 65536};
   for (const DType dtype : all_dtypes()) {
     const Pairs pairs = make_pairs(dtype, count, 5);
-    for (const std::uint32_t divisor : {1, 2, 3, 4, 5, 6, 7, 10, 127, 128, 129, 255, 256, 257, 641, 32768, 65535, 65536}) {
+    for (const std::uint32_t divisor : divisors) {
       const Call call(dtype, ReduceOp::avg, divisor, pairs);
       on_every_target([&] { ASSERT_EQ(call.check(count, {0, 0, 0}, true), ""); });
     }
