@@ -3,13 +3,13 @@
 // quiet NaN, since CPUs differ in its sign and payload.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "reduce/float_kernels.cc"
-#include "hwy/foreach_target.h"
+#include <hwy/foreach_target.h>
 //
 #include <cstdint>
 #include <limits>
 #include <type_traits>
 
-#include "hwy/highway.h"
+#include <hwy/highway.h>
 #include "reduce/half_floats-inl.h"
 #include "reduce/operands.h"
 #include "reduce/walk-inl.h"

@@ -10,7 +10,7 @@
 #define PCCL_REDUCE_HALF_FLOATS_INL_H_
 #endif
 
-#include "hwy/highway.h"
+#include <hwy/highway.h>
 
 // Targets whose conversions are instructions, and those round as IEEE 754 says; Highway's own emulation doesn't.
 #undef PCCL_F16_INSTRUCTIONS

@@ -1,12 +1,12 @@
 // Integers of 8 to 64 bits. Sums and products wrap around, which signed and unsigned ones do alike.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "reduce/integer_kernels.cc"
-#include "hwy/foreach_target.h"
+#include <hwy/foreach_target.h>
 //
 #include <algorithm>
 #include <type_traits>
 
-#include "hwy/highway.h"
+#include <hwy/highway.h>
 #include "reduce/division-inl.h"
 #include "reduce/operands.h"
 #include "reduce/walk-inl.h"

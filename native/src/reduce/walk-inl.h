@@ -13,7 +13,7 @@
 #define PCCL_REDUCE_WALK_INL_H_
 #endif
 
-#include "hwy/highway.h"
+#include <hwy/highway.h>
 
 HWY_BEFORE_NAMESPACE();
 namespace pccl {
