@@ -16,9 +16,9 @@ import type { PeerMessage as WirePeerMessage } from "./generated/pccl/v1/PeerMes
 import { CHANNEL_OPTIONS, membershipService, PROTOCOL_HEADER } from "./service.js";
 import { coordinatorMessageFromWire, peerMessageToWire } from "./wire.js";
 
-/** Pauses between attempts to reach the coordinator. */
+/** Pauses between attempts to reach the coordinator. While a restarted one is without its peers, no call ends. */
 const RETRY_MIN_MS = 50;
-const RETRY_MAX_MS = 500;
+const RETRY_MAX_MS = 250;
 /** An attempt that gets no answer for this long is given up for another one. */
 const ATTEMPT_TIMEOUT_MS = 5_000;
 
