@@ -90,7 +90,7 @@ describe("pccl coordinator", () => {
   });
 
   it("prints JSON lines with --json", async () => {
-    const running = new RunningCoordinator("--json", "--min-peers", "1", "--lease-ms", "60000");
+    const running = new RunningCoordinator("--json", "--min-peers", "1", "--lease-ms", "2000");
     const [line] = await running.line(/.*"listening".*/);
     const { address } = JSON.parse(line);
     const peer = await admit(address);
@@ -111,9 +111,10 @@ describe("pccl coordinator", () => {
       "stopping",
       "stopped",
     ];
-    expect(events.map(({ event }) => event)).toEqual(names);
+    // The probe of the peer's data port comes back when it does.
+    expect(events.map(({ event }) => event).filter((name) => name !== "probed")).toEqual(names);
     expect(events.every(({ time }) => Number.isFinite(Date.parse(time)))).toBe(true);
-    expect(events[6]).toMatchObject({ peerId: 1, worldSize: 0 });
+    expect(events.find(({ event }) => event === "removed")).toMatchObject({ peerId: 1, worldSize: 0 });
   });
 
   it("ends at once at a second signal", async () => {
