@@ -11,6 +11,8 @@ import { pcclError } from "../base/errors.js";
 const run = promisify(execFile);
 const PREFIX = "pccl-stress-";
 const BRIDGE = "bridge0";
+/** Locally administered. */
+const BRIDGE_ADDRESS = "02:00:00:00:00:01";
 /** Addresses are private to the namespaces; every run has the same. */
 const NETWORK = "10.77";
 const FORWARDING = "3";
@@ -39,7 +41,9 @@ export class StressNetwork {
       network.#namespaces.add(network.hub);
       await batch(network.hub, [
         "link set lo up",
-        `link add ${BRIDGE} type bridge`,
+        // Otherwise the bridge takes the lowest address of its ports, another one when that port goes, and for
+        // seconds nobody reaches the coordinator.
+        `link add ${BRIDGE} address ${BRIDGE_ADDRESS} type bridge`,
         `addr add ${network.hubAddress}/16 dev ${BRIDGE}`,
         `link set ${BRIDGE} up`,
       ]);
