@@ -258,11 +258,7 @@ function goAround(
   members: readonly Peer[],
   failures: ReadonlyMap<string, string>,
 ): void {
-  // What this attempt has linked directly can be linked, whatever an earlier one found.
-  for (const pair of change.rings.flatMap((ring) => linkedPairs(ring.peerIds, state.unlinkable))) {
-    const isRelayed = change.relays.some(({ a, b }) => pairKey(a, b) === pair);
-    if (!failures.has(pair) && !isRelayed) state.unlinkable.delete(pair);
-  }
+  forgetWhatIsLinked(state, change, failures);
   for (const pair of failures.keys()) {
     const relay = change.relays.find(({ a, b }) => pairKey(a, b) === pair);
     state.unlinkable.add(relay === undefined ? pair : relayKey(relay));
@@ -294,6 +290,20 @@ function goAround(
       : "";
     const failure = failures.get(pair) ?? `peers ${pair} could not be linked`;
     remove(state, turn, worst, `${failure} (and no ring order or relay does without)${hint}`);
+  }
+}
+
+/** What an attempt has linked, and not through a relay, can be linked, whatever an earlier one found. */
+function forgetWhatIsLinked(
+  state: CoordinatorState,
+  { rings, relays }: Change,
+  failures: ReadonlyMap<string, string> = new Map(),
+): void {
+  const relayed = new Set(relays.map(({ a, b }) => pairKey(a, b)));
+  for (const { peerIds } of rings) {
+    for (const pair of linkedPairs(peerIds, state.unlinkable)) {
+      if (!failures.has(pair) && !relayed.has(pair)) state.unlinkable.delete(pair);
+    }
   }
 }
 
@@ -339,13 +349,7 @@ function install(state: CoordinatorState, turn: Turn, change: Change, members: r
   state.rings = rings;
   state.relays = change.relays;
   state.change = undefined;
-  // What is linked now, and not through a relay, can be linked.
-  const relayed = new Set(change.relays.map(({ a, b }) => pairKey(a, b)));
-  for (const { peerIds } of rings) {
-    for (const pair of linkedPairs(peerIds, state.unlinkable)) {
-      if (!relayed.has(pair)) state.unlinkable.delete(pair);
-    }
-  }
+  forgetWhatIsLinked(state, change);
   for (const peer of members) {
     if (!touched.has(peer.group)) continue;
     state.reports.delete(peer.id);

@@ -37,7 +37,8 @@ export interface AllReduceAllOptions extends CallOptions {
 export interface SyncOptions extends CallOptions {
   /**
    * "enforce-popular" (default): takes part in electing the content. "receive-only": never a source.
-   * "send-only": this content must win, and may start a group again whose holders are all gone.
+   * "send-only": the sync fails unless this content is the elected one; it may start a group again whose holders are
+   * all gone.
    */
   readonly strategy?: SyncStrategy;
 }
@@ -176,7 +177,8 @@ export class Communicator {
   /**
    * Runs several all-reduces, at most `maxInFlight` at once, and makes each one again on the survivors when a
    * change of membership aborts it, until all are committed or this peer is the last of its group. Every peer must
-   * pass the same list. Rejects with the first error that a retry can't cure, after withdrawing the other ops.
+   * pass the same list. Rejects with the first error that a retry can't cure, after withdrawing the other ops. Those
+   * that had committed by then keep their results, in place too: reduce copies if the list is to be made again.
    */
   async allReduceAll(
     calls: readonly AllReduceCall[],

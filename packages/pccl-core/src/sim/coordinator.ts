@@ -13,6 +13,7 @@ import {
   type CoordinatorState,
   createCoordinator,
   type PeerId,
+  type ProbeResult,
 } from "../membership/state.js";
 import { Violation } from "./invariants.js";
 import { Journal } from "./journal.js";
@@ -21,7 +22,6 @@ import type { Process, Thread } from "./process.js";
 import type { Random } from "./random.js";
 
 export type ControlStream = Stream<Envelope<PeerMessage>, Envelope<CoordinatorMessage>>;
-export type ProbeResult = (CoordinatorEvent & { kind: "probed" })["result"];
 
 export const COORDINATOR_HOST = "coordinator";
 

@@ -3,9 +3,9 @@
  * disks. The same scenario gives the same run on every machine; a run that breaks a rule ends there.
  */
 import { PREPARE_ATTEMPTS_MAX, PREPARE_TIMEOUT_MS } from "../base/limits.js";
-import type { CoordinatorLog } from "../membership/state.js";
+import type { CoordinatorLog, ProbeResult } from "../membership/state.js";
 import { Clock } from "./clock.js";
-import { COORDINATOR_HOST, type ProbeResult, SimCoordinator } from "./coordinator.js";
+import { COORDINATOR_HOST, SimCoordinator } from "./coordinator.js";
 import { Faults } from "./faults.js";
 import { type Counts, type Facts, Invariants, Violation } from "./invariants.js";
 import { DataPlane } from "./links.js";
