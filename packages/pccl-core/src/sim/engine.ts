@@ -97,7 +97,7 @@ export class SimEngine {
       return false;
     }
     const op = [...this.#ops.values()].find((known) => known.tag === tag && known.state === "not-done");
-    if (op === undefined || this.view === undefined) return true;
+    if (op === undefined || this.view === undefined || this.closed) return true;
     // Frozen, it has been reported as not done, so that the others' verdict will be the same.
     if (this.#preparing === undefined) this.#abort(op, this.view, "ERR_PCCL_CANCELLED");
     else this.#settle(op, "aborted", this.view, "ERR_PCCL_CANCELLED");

@@ -34,6 +34,9 @@ export class Faults {
   /** Pairs of hosts that couldn't link directly. */
   readonly #severed: { readonly pair: readonly [string, string]; readonly untilMs: number }[] = [];
 
+  /** Dials that firewalls refused, from the first host to the second. */
+  readonly #refusals: { readonly way: readonly [string, string]; readonly untilMs: number }[] = [];
+
   /** Hosts that a fault concerned. */
   readonly #touched: { readonly host: string; readonly untilMs: number }[] = [];
 
@@ -153,8 +156,7 @@ export class Faults {
         const ways = fault.bothWays ? [[a, b] as const, [b, a] as const] : [[a, b] as const];
         for (const way of ways) plane.refuseDials(...way);
         plane.resetLanes(a, b);
-        // Dials from the other side are enough.
-        if (fault.bothWays) this.#sever([fault.pair], fault.forMs);
+        for (const way of ways) this.#severIfRefusedBothWays(way, fault.forMs);
         this.#after(fault.forMs, () => {
           for (const way of ways) plane.acceptDials(...way);
         });
@@ -180,6 +182,17 @@ export class Faults {
         this.#disturb(fault.downMs, [COORDINATOR_HOST], () => coordinator.restart());
         return true;
     }
+  }
+
+  /** Dials from the other side are enough, unless that is refused too. */
+  #severIfRefusedBothWays([from, to]: readonly [string, string], forMs: number): void {
+    const { nowMs } = this.#around.network.clock;
+    const untilMs = nowMs + forMs;
+    for (const { way, untilMs: otherUntilMs } of this.#refusals) {
+      if (way[0] !== to || way[1] !== from || otherUntilMs <= nowMs) continue;
+      this.#sever([way], Math.min(untilMs, otherUntilMs) - nowMs);
+    }
+    this.#refusals.push({ way: [from, to], untilMs });
   }
 
   #sever(pairs: readonly (readonly [string, string])[], forMs: number): void {

@@ -33,7 +33,7 @@ interface KnownOp {
   readonly descriptors: Set<number>;
   /** When the latest of its members called it. */
   calledAtMs: number;
-  settled: { readonly state: SimOp["state"]; readonly by: string; readonly sum: number } | undefined;
+  settled: { readonly state: SimOp["state"]; readonly by: SimPeer; readonly sum: number } | undefined;
 }
 
 const COUNTED = [
@@ -85,6 +85,7 @@ export class Invariants {
   readonly #roundOf = new Map<SimPeer, SyncRound>();
   readonly #epochs = new Map<SimPeer, number>();
   readonly #sent = new Map<string, CoordinatorMessage>();
+  readonly #removed = new Set<SimPeer>();
 
   constructor(facts: Facts) {
     this.#facts = facts;
@@ -102,10 +103,14 @@ export class Invariants {
     const name = opName(peer, op);
     const known = this.#op(peer, op);
     const sum = [...op.contributions.values()].reduce((total, { value }) => (total + value) | 0, 0);
-    if (known.settled !== undefined && known.settled.state !== op.state) {
+    // What a removed peer gave up by itself binds nobody: the verdict is that of the others.
+    const { state, by } = known.settled ?? {};
+    if (state === "aborted" && by !== undefined && this.#removed.has(by)) known.settled = undefined;
+    const isVoid = op.state === "aborted" && this.#removed.has(peer);
+    if (known.settled !== undefined && known.settled.state !== op.state && !isVoid) {
       throw new Violation(
         "I1",
-        `${name}: ${known.settled.by} ${known.settled.state} it, ${peer.host} ${op.state} it`,
+        `${name}: ${known.settled.by.host} ${known.settled.state} it, ${peer.host} ${op.state} it`,
       );
     }
     if (op.state === "committed") {
@@ -125,14 +130,14 @@ export class Invariants {
       if (known.settled !== undefined && known.settled.sum !== sum) {
         throw new Violation(
           "I2",
-          `${name} is ${known.settled.sum} on ${known.settled.by}, ${sum} on ${peer.host}`,
+          `${name} is ${known.settled.sum} on ${known.settled.by.host}, ${sum} on ${peer.host}`,
         );
       }
       if (known.descriptors.size > 1) {
         throw new Violation("I4", `${name}: its members called it with different descriptors`);
       }
     } else this.counts.aborts++;
-    known.settled ??= { state: op.state, by: peer.host, sum };
+    known.settled ??= { state: op.state, by: peer, sum };
     return sum;
   }
 
@@ -230,6 +235,7 @@ export class Invariants {
 
   /** I8: nobody is removed who lives and could be heard. */
   onRemoved(peer: SimPeer, reason: string): void {
+    this.#removed.add(peer);
     const { undisturbedMs, patienceMs, isCutOff } = this.#facts;
     if (peer.alive && peer.user.result === undefined && undisturbedMs(peer) > patienceMs && !isCutOff(peer)) {
       throw new Violation("I8", `${peer.host} lives and can be heard, but is removed: ${reason}`);

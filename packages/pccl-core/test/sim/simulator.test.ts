@@ -29,6 +29,14 @@ describe("the simulator", () => {
     console.info(`simulated seeds ${first}..${first + tally.seeds - 1}`);
   });
 
+  it.each([
+    [58_090_781, "a removed peer withdrew an op, and was taken for one of those whose verdicts must agree"],
+    [58_026_214, "two firewalls, one for each way, kept a pair apart that was thought to be able to link"],
+    [58_103_490, "likewise"],
+  ])("keeps every rule with seed %i, where the checks were once wrong: %s", (seed) => {
+    expect(runSeed(seed).violation).toBeUndefined();
+  });
+
   it("gives the same run for the same seed", () => {
     for (const seed of [1, first]) {
       const run = runScenario(drawScenario(seed), { trace: true });
