@@ -378,6 +378,8 @@ function onTick(state: CoordinatorState, turn: Turn): void {
     for (const peer of state.peers.values()) {
       peer.heardAtMs = Math.max(peer.heardAtMs, turn.nowMs - leaseMs / 2);
     }
+    // The Prepares of a change that began right before went out after the pause.
+    if (state.change !== undefined) state.change.deadlineMs += sinceTickMs;
   }
   for (const peer of [...state.peers.values()]) {
     const silentMs = turn.nowMs - peer.heardAtMs;
