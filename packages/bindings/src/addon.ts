@@ -61,6 +61,8 @@ export interface RingView {
   readonly silenceMs: number;
   /** Pairs of members that can't reach each other, for which this peer forwards bytes. */
   readonly relays: readonly { readonly a: number; readonly b: number }[];
+  /** Parallel to `ring`: members with equal numbers run on one host. Without it every one runs on a host of its own. */
+  readonly hosts?: readonly number[];
 }
 
 /** What a process can read without waiting about the view that is installed. */
@@ -176,6 +178,11 @@ export interface Engine {
   readonly id: number;
   /** The port that the data listener is bound to. */
   readonly port: number;
+  /**
+   * Equal for engines that can share memory: those of one boot of one machine, in one network namespace. 32 hex digits;
+   * empty for an engine that uses TCP alone, because it is to or because the system leaves it no choice.
+   */
+  readonly hostId: string;
 
   /** The installed view, or undefined before the first install. */
   view(): InstalledView | undefined;
@@ -233,15 +240,23 @@ export interface Engine {
   close(): void;
 }
 
+/**
+ * What links to members on the same host are made of. auto: shared memory, and TCP where that can't be had. shm:
+ * shared memory, and links to other hosts fail. tcp: TCP.
+ */
+export type Transport = "auto" | "shm" | "tcp";
+
 export interface EngineOptions {
   /** An address to bind ("127.0.0.1", "0.0.0.0", "::"). */
   readonly host: string;
   /** 0 lets the system choose. */
   readonly port: number;
-  /** TCP connections that make up a link, 1 to 64, default 1. Of two peers' numbers both use the larger one. */
+  /** TCP connections that make up a link over TCP, 1 to 64, default 1. Of two peers' numbers both use the larger one. */
   readonly connectionsPerPeer?: number | undefined;
   /** All-reduces in flight at once, 1 to 256, default 16. */
   readonly opsInFlightMax?: number | undefined;
+  /** Default "auto". */
+  readonly transport?: Transport | undefined;
 }
 
 /** What the planners of expert parallelism are asked. Arrays hold numbers per rank or per expert; counts is row-major. */
