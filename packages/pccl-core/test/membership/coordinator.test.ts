@@ -109,6 +109,15 @@ describe("leases", () => {
     expect([...world.state.peers.keys()]).toEqual([1]);
   });
 
+  it("doesn't count its own pause against those who are to prepare a view", () => {
+    const world = World.of(2);
+    world.tick(0);
+    world.join(3);
+    for (const peerId of [1, 2]) world.vote(peerId, "topology-vote", 1);
+    world.tick(60_000);
+    expect([...world.state.peers.keys()]).toEqual([1, 2, 3]);
+  });
+
   it("turns away who doesn't register within a lease", () => {
     const world = new World();
     world.tick(0);
