@@ -53,7 +53,8 @@ enum class ErrorCode : std::uint8_t {
   closed,               // the engine was closed
   state_fetch_failed,   // the source is gone, or its bytes don't have the announced hash
   internal,             // a rule of the engine or of a peer's was broken: a bug
-  io,                   // the system refused (listen, memory)
+  io,                   // the system refused a port, or what an engine needs to begin
+  out_of_memory,        // the system has no memory for what a call needs
 };
 const char* error_code_name(ErrorCode code);
 

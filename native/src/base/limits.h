@@ -14,6 +14,8 @@ inline constexpr std::uint32_t connections_per_peer_max = 64;
 inline constexpr std::uint32_t silence_ms_min = 500;
 inline constexpr std::uint32_t silence_ms_max = 600'000;
 inline constexpr std::size_t group_size_max = 65536;
+// Groups of up to so many link everybody with everybody.
+inline constexpr std::uint32_t fully_linked_max = 16;
 // Ops posted, or withdrawn again, while no epoch is open.
 inline constexpr std::size_t waiting_ops_max = 4096;
 // What is remembered of ops that other members have posted and this one hasn't yet.

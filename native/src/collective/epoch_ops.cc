@@ -94,7 +94,7 @@ void EpochOps::post(const AllReduceOp::Request& request) {
     // The others can't go on without this peer, and learn it as a withdrawal.
     flood(*key, {ErrorCode::cancelled, view_.self, {}});
     const std::string message = name(*key) + ": no memory to back up the input of an op in place";
-    return settle(at, Error{ErrorCode::io, message, {}}, OpState::aborted);
+    return settle(at, Error{ErrorCode::out_of_memory, message, {}}, OpState::aborted);
   }
   if (ranks_ > 1) {
     const ReadyBody ready{record.op->descriptor()};

@@ -338,6 +338,9 @@ export interface Addon {
   /** Attaches this environment to an open engine of this process as its control side; there is one at a time. */
   attachEngine(id: number, onEvents: (events: EngineEvent[]) => void): Engine;
 
+  /** A zeroed buffer of whole pages, huge ones where the system has them. */
+  allocate(bytes: number): ArrayBuffer;
+
   /** Pure and deterministic: equal requests give equal plans on every machine. */
   planExperts(request: PlanRequest): RawPlan;
   /** x weightᵀ + bias; x is tokens × hidden, weight experts × hidden, bias experts long or empty. */

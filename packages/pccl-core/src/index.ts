@@ -16,6 +16,7 @@ export {
   JournalUnreadableError,
   LayoutMismatchError,
   ListenFailedError,
+  OutOfMemoryError,
   NativeLoadError,
   NotFiniteError,
   NotInstalledError,

@@ -28,6 +28,9 @@ export const ADMISSION_ATTEMPTS_MAX = 2;
 export const PEERS_MAX = 4_096;
 export const GROUP_MAX: number = 2 ** 32 - 1;
 
+/** Groups of up to so many link everybody with everybody; native/src/base/limits.h has the same number. */
+export const FULLY_LINKED_MAX = 16;
+
 /** The longest time that a Node timer can wait for. */
 export const TIMEOUT_MAX_MS: number = 2 ** 31 - 1;
 
