@@ -33,7 +33,7 @@ struct Options {
   std::uint32_t rounds = 9;
   std::uint32_t connections = 1;  // per peer
   bool in_place = false;
-  pccl::Transport transport = pccl::Transport::automatic;
+  pccl::TransportMode transport = pccl::TransportMode::automatic;
 };
 
 // What the processes share: ports to link up, a barrier before each round, and the times.
@@ -72,7 +72,7 @@ int run_peer(Shared& shared, const Options& options, std::uint32_t rank) {
   for (std::uint32_t other = 0; other < options.peers; ++other) {
     wait_until([&] { return shared.ports[other] != 0; });
     view.ring.push_back({other + 1, "127.0.0.1", shared.ports[other]});
-    view.hosts.push_back(options.transport == pccl::Transport::tcp ? other : 0);
+    view.hosts.push_back(options.transport == pccl::TransportMode::tcp ? other : 0);
   }
   engine->prepare(view, 10'000);
   linked.get_future().wait();
@@ -118,7 +118,7 @@ Options parse(int argc, char** argv) {
       continue;
     }
     if (name == "--transport" && i + 1 < argc) {
-      options.transport = std::strcmp(argv[++i], "tcp") == 0 ? pccl::Transport::tcp : pccl::Transport::shm;
+      options.transport = std::strcmp(argv[++i], "tcp") == 0 ? pccl::TransportMode::tcp : pccl::TransportMode::shm;
       continue;
     }
     const std::uint64_t value = i + 1 < argc ? std::strtoull(argv[++i], nullptr, 10) : 0;

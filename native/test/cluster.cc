@@ -8,9 +8,9 @@
 
 namespace pccl::test {
 
-Transport test_transport() {
+TransportMode test_transport() {
   const char* const name = std::getenv("PCCL_TEST_TRANSPORT");
-  return name != nullptr && std::strcmp(name, "shm") == 0 ? Transport::shm : Transport::tcp;
+  return name != nullptr && std::strcmp(name, "shm") == 0 ? TransportMode::shm : TransportMode::tcp;
 }
 
 Awaited<std::vector<LinkFailure>> Peer::prepared_in(Epoch epoch) {

@@ -111,7 +111,7 @@ class Cluster {
 };
 
 // What the engines of a Cluster use.
-Transport test_transport();
+TransportMode test_transport();
 
 inline constexpr std::array<std::uint8_t, 16> test_key = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
 

@@ -180,7 +180,7 @@ struct ControlCallbacks {
 };
 
 // What links to members on the same host are made of.
-enum class Transport : std::uint8_t {
+enum class TransportMode : std::uint8_t {
   automatic,  // shared memory; TCP where that can't be had
   shm,        // shared memory, and links to other hosts fail
   tcp,
@@ -193,7 +193,7 @@ struct EngineOptions {
   std::uint32_t connections_per_peer = 1;
   // All-reduces in flight at once, 1 … 256.
   std::uint32_t ops_in_flight_max = 16;
-  Transport transport = Transport::automatic;
+  TransportMode transport = TransportMode::automatic;
 };
 
 class Engine {

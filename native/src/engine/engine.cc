@@ -188,10 +188,10 @@ EngineImpl::EngineImpl(const EngineOptions& options) : ops_in_flight_max_(option
   UniqueFd listener = listen_tcp(options.host, options.port);
   port_ = local_port(listener.get());
   UniqueFd local_listener;
-  if (options.transport != Transport::tcp) {
+  if (options.transport != TransportMode::tcp) {
     local_listener = listen_local(port_);
     if (local_listener) host_id_ = read_host_id();
-    if (host_id_.empty() && options.transport == Transport::shm) {
+    if (host_id_.empty() && options.transport == TransportMode::shm) {
       const std::string why = local_listener ? "this host has no boot id or no network namespace" : errno_text(errno);
       refuse(ErrorCode::io, "create engine: no shared memory with transport shm: " + why);
     }

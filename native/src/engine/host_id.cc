@@ -13,7 +13,7 @@ std::string read_host_id() {
   std::string boot;
   std::ifstream("/proc/sys/kernel/random/boot_id") >> boot;
   struct stat network {};
-  if (boot.empty() || ::stat("/proc/self/ns/net", &network) != 0) return "";
+  if (boot.empty() || ::stat("/proc/thread-self/ns/net", &network) != 0) return "";
   const std::string all = boot + "/" + std::to_string(network.st_dev) + "/" + std::to_string(network.st_ino);
   const std::atomic<bool> never{false};
   return to_hex(*xxh3_128(all.data(), all.size(), never));

@@ -36,11 +36,11 @@ Member read_member(Napi::Value value, const std::string& what, std::uint64_t por
   return member;
 }
 
-Transport read_transport(Napi::Value value, const std::string& what) {
+TransportMode read_transport(Napi::Value value, const std::string& what) {
   const std::string name = value.IsString() ? value.As<Napi::String>().Utf8Value() : "";
-  if (name == "auto") return Transport::automatic;
-  if (name == "shm") return Transport::shm;
-  if (name == "tcp") return Transport::tcp;
+  if (name == "auto") return TransportMode::automatic;
+  if (name == "shm") return TransportMode::shm;
+  if (name == "tcp") return TransportMode::tcp;
   throw_not(value, what, "\"auto\", \"shm\" or \"tcp\"");
 }
 

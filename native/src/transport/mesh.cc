@@ -37,13 +37,13 @@ Link::Settings Mesh::settings_for(const View& view, std::uint32_t rank, std::uin
   const Member& member = view.ring[other];
   const Hello hello{.epoch = view.epoch, .from = view.self, .to = member.id, .key = view.key, .lanes = lanes_};
   const bool same_host = !member.via && !view.hosts.empty() && view.hosts[rank] == view.hosts[other];
-  const bool shm = same_host && transport_ != Transport::tcp;
+  const bool shm = same_host && transport_ != TransportMode::tcp;
   Link::Settings settings{
       .target = {hello, shm ? Path::shm : Path::tcp, member.host, member.port},
       .silence = std::chrono::milliseconds(view.silence_ms),
-      .tcp_allowed = transport_ != Transport::shm,
+      .tcp_allowed = transport_ != TransportMode::shm,
   };
-  if (transport_ == Transport::shm && !same_host) {
+  if (transport_ == TransportMode::shm && !same_host) {
     settings.impossible = std::string("this peer's transport is shm, and the other one ") +
                           (member.via ? "is reached through a relay" : "runs on another host, or with transport tcp");
   }

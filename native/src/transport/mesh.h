@@ -26,7 +26,7 @@ class Mesh {
   using Built = std::function<void(const std::vector<LinkFailure>&)>;
 
   // `lanes`: how many each link is to have over TCP.
-  Mesh(const Link::Context& context, std::uint32_t lanes, Transport transport)
+  Mesh(const Link::Context& context, std::uint32_t lanes, TransportMode transport)
       : context_(context), lanes_(lanes), transport_(transport) {}
 
   // `built` is called once, when every link of the view is up or the time is over, unless another build() comes
@@ -58,7 +58,7 @@ class Mesh {
 
   const Link::Context context_;
   const std::uint32_t lanes_;
-  const Transport transport_;
+  const TransportMode transport_;
   Links links_;
 
   View view_;

@@ -61,7 +61,7 @@ export interface RingView {
   readonly silenceMs: number;
   /** Pairs of members that can't reach each other, for which this peer forwards bytes. */
   readonly relays: readonly { readonly a: number; readonly b: number }[];
-  /** Parallel to `ring`: members with equal numbers run on one host. Without it every one runs on a host of its own. */
+  /** Parallel to the ring: members with the same number are on the same host. */
   readonly hosts?: readonly number[];
 }
 
@@ -178,10 +178,7 @@ export interface Engine {
   readonly id: number;
   /** The port that the data listener is bound to. */
   readonly port: number;
-  /**
-   * Equal for engines that can share memory: those of one boot of one machine, in one network namespace. 32 hex digits;
-   * empty for an engine that uses TCP alone, because it is to or because the system leaves it no choice.
-   */
+  /** Equal in engines that can share memory; empty in one that shares none, as `transport` "tcp" asks for. */
   readonly hostId: string;
 
   /** The installed view, or undefined before the first install. */
@@ -240,23 +237,20 @@ export interface Engine {
   close(): void;
 }
 
-/**
- * What links to members on the same host are made of. auto: shared memory, and TCP where that can't be had. shm:
- * shared memory, and links to other hosts fail. tcp: TCP.
- */
-export type Transport = "auto" | "shm" | "tcp";
-
 export interface EngineOptions {
   /** An address to bind ("127.0.0.1", "0.0.0.0", "::"). */
   readonly host: string;
   /** 0 lets the system choose. */
   readonly port: number;
-  /** TCP connections that make up a link over TCP, 1 to 64, default 1. Of two peers' numbers both use the larger one. */
+  /** TCP connections that make up a link, 1 to 64, default 1. Of two peers' numbers both use the larger one. */
   readonly connectionsPerPeer?: number | undefined;
   /** All-reduces in flight at once, 1 to 256, default 16. */
   readonly opsInFlightMax?: number | undefined;
-  /** Default "auto". */
-  readonly transport?: Transport | undefined;
+  /**
+   * What links to members on the same host are made of. "auto" (default): shared memory, and TCP where that fails.
+   * "shm": shared memory, or the link fails. "tcp": TCP.
+   */
+  readonly transport?: "auto" | "shm" | "tcp" | undefined;
 }
 
 /** What the planners of expert parallelism are asked. Arrays hold numbers per rank or per expert; counts is row-major. */
