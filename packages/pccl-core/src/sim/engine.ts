@@ -55,6 +55,8 @@ interface Preparing {
   /** Members whose link isn't there yet. */
   readonly missing: Set<number>;
   prepared: boolean;
+  /** Links that broke after that, with the reason. */
+  readonly lost: Map<number, string>;
   /** Frames of the new epoch from members that have installed it already. */
   readonly early: { readonly from: number; readonly frame: Frame }[];
 }
@@ -121,6 +123,7 @@ export class SimEngine {
       view,
       missing: new Set(linkedPeersOf(view).filter((id) => !this.#hasLink(view, id))),
       prepared: false,
+      lost: new Map(),
       early: [],
     };
     this.#preparing = preparing;
@@ -165,6 +168,9 @@ export class SimEngine {
     this.#unposted.clear();
     for (const call of this.#queued.splice(0)) this.#start(call, this.view);
     for (const { from, frame } of preparing.early) this.#take(from, frame);
+    for (const [id, reason] of preparing.lost) {
+      this.thread.after(0, () => this.#hooks.onLinkLost(epoch, id, reason));
+    }
   }
 
   setWorld(viewEpoch: number, worldSize: number): void {
@@ -203,6 +209,9 @@ export class SimEngine {
     for (const id of preparing.missing) {
       if (this.#engine(preparing.view, id) === other) preparing.missing.delete(id);
     }
+    for (const id of preparing.lost.keys()) {
+      if (this.#engine(preparing.view, id) === other) preparing.lost.delete(id);
+    }
     if (preparing.missing.size === 0) this.#finishPrepare(preparing);
   }
 
@@ -213,7 +222,8 @@ export class SimEngine {
       view && linkedPeersOf(view).find((id) => this.#engine(view, id) === other);
     const next = idIn(preparing?.view);
     if (preparing !== undefined && next !== undefined) {
-      if (preparing.prepared) return this.#hooks.onLinkLost(preparing.view.epoch, next, reason);
+      // Once prepared it isn't dialled again from here, and told when the view is installed, unless it has come back.
+      if (preparing.prepared) return void preparing.lost.set(next, reason);
       preparing.missing.add(next);
       return this.#build(preparing.view, next);
     }

@@ -265,12 +265,18 @@ class World {
       const severed = (a: SimPeer, b: SimPeer): boolean => this.#faults.wereSevered(a.host, b.host, sinceMs);
       const isSteady = ({ host, alive, session }: SimPeer): boolean =>
         alive && session.phase === "admitted" && (this.#disturbedAtMs.get(host) ?? -1) < sinceMs;
+      const passes = (from: SimPeer, via: SimPeer, to: SimPeer): boolean =>
+        !this.#faults.wereRefused(from.host, via.host, sinceMs) &&
+        !this.#faults.wereRefused(via.host, to.host, sinceMs);
       const others = this.#peers.filter(({ group, host }) => group === peer.group && host !== peer.host);
       return others.some(
         (other) =>
           severed(peer, other) &&
           !others.some(
-            (third) => third !== other && isSteady(third) && !severed(peer, third) && !severed(third, other),
+            (third) =>
+              third !== other &&
+              isSteady(third) &&
+              (passes(peer, third, other) || passes(other, third, peer)),
           ),
       );
     };
