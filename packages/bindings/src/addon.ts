@@ -148,14 +148,14 @@ export interface RingView {
   readonly key: Uint8Array;
   /** The group's members in ring order; rank = index. Contains this peer. */
   readonly ring: readonly RingMember[];
-  /** Parallel to the ring: members with the same number are on the same host. */
-  readonly hosts: readonly number[];
   /** Admitted peers over all groups. Native code only stores it, so that readers get one coherent snapshot. */
   readonly worldSize: number;
   /** A link on which nothing came for this long is broken; 500 to 600,000. */
   readonly silenceMs: number;
   /** Pairs of members that can't reach each other, for which this peer forwards bytes. */
   readonly relays: readonly { readonly a: number; readonly b: number }[];
+  /** Parallel to the ring: members with the same number are on the same host. Default: each on one of its own. */
+  readonly hosts?: readonly number[];
 }
 
 /** What a process can read without waiting about the view that is installed. */
