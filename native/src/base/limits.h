@@ -46,6 +46,7 @@ inline constexpr std::size_t lane_chunks_unacknowledged_max = 16384;
 // A receiver acknowledges that often, and whenever it has been silent.
 inline constexpr std::uint64_t chunks_per_ack = 16;
 inline constexpr std::uint64_t frames_per_ack = 32;
+inline constexpr std::size_t payload_bytes_per_ack = 64 * 1024;  // of numbered frames
 
 // Connections that have not yet shown who they are.
 inline constexpr std::size_t strangers_max = 128;
