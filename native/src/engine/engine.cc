@@ -255,7 +255,10 @@ void EngineImpl::finished(OpId id, const OpResult& result) {
     const auto found = calls_.find(id);
     PCCL_CHECK(found != calls_.end());
     // Free before the caller hears of it, so that it can call again at once.
-    if (found->second.tag) tags_.erase(*found->second.tag);
+    if (found->second.tag) {
+      tags_.erase(*found->second.tag);
+      loop_.expect(false);
+    }
     if (!found->second.exports || result.error) leases_.give_back(id);
     callback = std::move(found->second.callback);
     calls_.erase(found);
@@ -307,6 +310,7 @@ OpId EngineImpl::all_reduce(const AllReduce& call, OpCallback callback) {
   const OpId id = next_id_++;
   lease("all_reduce", id, ranges);
   tags_.insert(call.tag);
+  loop_.expect(true);
   const AllReduceOp::Request request{id, call, std::chrono::steady_clock::now()};
   start(id, {std::move(callback), call.tag}, [this, request] { core_->all_reduce(request); });
   return id;
