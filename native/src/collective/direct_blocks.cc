@@ -7,40 +7,36 @@
 
 #include "base/check.h"
 #include "base/limits.h"
+#include "collective/crossover.h"
 
 namespace pccl {
 
 DirectBlocks::DirectBlocks(const Request& request, const Context& context, std::unique_ptr<Op> links)
     : DirectOp(request, context, Algorithm::direct, context.hosts.mates(context.seat.rank), std::move(links)) {
-  const auto [rank, ranks] = std::pair(seat().rank, seat().ranks);
   switch (call().kind) {
     case Collective::all_to_all:
-      // Each begins with another one, so that no memory is read by all at once.
-      for (std::uint32_t distance = 0; distance < ranks; ++distance) {
-        const std::uint32_t from = (rank + distance) % ranks;
+      for (const std::uint32_t from : seat().others()) {
         const Part received = part(call().recv_counts, call().recv_count, from);
-        take(from, received.first, received.elements, part(call().send_counts, call().send_count, rank).first);
+        // Shorter ones came with the `ready`.
+        if (received.elements * element_bytes() > block_in_ready_bytes_max) {
+          take(from, received.first, received.elements);
+        }
       }
       break;
     case Collective::all_gather:
-      for (std::uint32_t distance = 0; distance < ranks; ++distance) {
-        const std::uint32_t from = (rank + distance) % ranks;
-        take(from, from * call().send_count, call().send_count, 0);
-      }
+      for (const std::uint32_t from : seat().others()) take(from, from * call().send_count, call().send_count);
+      take_own();
       break;
     case Collective::gather:
-      for (std::uint32_t from = 0; is_root() && from < ranks; ++from) {
-        take(from, from * call().send_count, call().send_count, 0);
-      }
+      if (!is_root()) break;
+      for (const std::uint32_t from : seat().others()) take(from, from * call().send_count, call().send_count);
       break;
     case Collective::broadcast:
-      if (!is_root()) take(seat().peer_rank, 0, call().recv_count, 0);
-      break;
     case Collective::scatter:
-      take(seat().peer_rank, 0, call().recv_count, rank * call().recv_count);
+      if (!is_root()) take(seat().peer_rank, 0, call().recv_count);
       break;
     case Collective::recv:
-      take(seat().peer_rank, 0, call().recv_count, 0);
+      take(seat().peer_rank, 0, call().recv_count);
       break;
     case Collective::send:
       break;
@@ -56,17 +52,23 @@ DirectBlocks::Part DirectBlocks::part(const std::vector<std::uint64_t>& counts, 
   return {std::accumulate(counts.begin(), end, std::uint64_t{0}), *end};
 }
 
+std::uint8_t* DirectBlocks::received(std::uint64_t element) const {
+  return static_cast<std::uint8_t*>(call().recv) + element * element_bytes();
+}
+
 const std::uint8_t* DirectBlocks::sent(std::uint64_t element) const {
   return static_cast<const std::uint8_t*>(call().send) + element * element_bytes();
 }
 
-// `own_element`: where it begins in `send`, if it is this rank's own.
-void DirectBlocks::take(std::uint32_t rank, std::uint64_t to_element, std::uint64_t elements,
-                        std::uint64_t own_element) {
-  if (elements == 0) return;
-  std::uint8_t* const to = static_cast<std::uint8_t*>(call().recv) + to_element * element_bytes();
-  const std::uint8_t* const own = rank == seat().rank ? sent(own_element) : nullptr;
-  if (own != to) blocks_.push_back({rank, own, to, elements * element_bytes()});
+void DirectBlocks::take(std::uint32_t rank, std::uint64_t to_element, std::uint64_t elements) {
+  blocks_.push_back({rank, nullptr, received(to_element), elements * element_bytes()});
+}
+
+// Of an all_gather; the way over the links has done it where it may copy it at any time.
+void DirectBlocks::take_own() {
+  const std::uint32_t rank = seat().rank;
+  std::uint8_t* const to = received(rank * call().send_count);
+  if (sent(0) != to) blocks_.push_back({rank, sent(0), to, call().send_count * element_bytes()});
 }
 
 DirectOp::Offer DirectBlocks::offer(std::uint32_t to) const {

@@ -19,21 +19,24 @@ class DirectBlocks final : public DirectOp {
   Piece copy_piece() override;
   bool complete() const override { return next_ == blocks_.size(); }
 
+  // What comes from a rank to where. Each rank begins with the one behind it, so that no memory is read by all at once.
   struct Block {
     std::uint32_t rank = 0;
     const std::uint8_t* own = nullptr;  // where it is, if it is this rank's own
     std::uint8_t* to = nullptr;
     std::uint64_t bytes = 0;
   };
-  bool is_root() const { return seat().rank == seat().peer_rank; }
   // Of an all_to_all: elements for, or from, a rank, and those before them.
   struct Part {
     std::uint64_t first = 0;
     std::uint64_t elements = 0;
   };
+  bool is_root() const { return seat().rank == seat().peer_rank; }
   Part part(const std::vector<std::uint64_t>& counts, std::uint64_t total, std::uint32_t rank) const;
   const std::uint8_t* sent(std::uint64_t element) const;
-  void take(std::uint32_t rank, std::uint64_t to_element, std::uint64_t elements, std::uint64_t own_element);
+  std::uint8_t* received(std::uint64_t element) const;
+  void take(std::uint32_t rank, std::uint64_t to_element, std::uint64_t elements);
+  void take_own();
 
   std::vector<Block> blocks_;
   std::size_t next_ = 0;      // the block that is being copied

@@ -102,9 +102,13 @@ void DirectOp::fail_for_memory() {
 }
 
 bool DirectOp::on_step(std::uint32_t from, const StepBody& body) {
-  if (way_ == Way::links) return links_->on_step(from, body);
-  // Who sends it knows that the way is direct, perhaps before this rank does.
-  if (!on_word(from, body)) return false;
+  // Who sends it knows which way it is, perhaps before this rank does.
+  if (body.step < first_direct_step) {
+    if (way_ == Way::direct) return false;
+    take_links();
+    return no_memory_ || links_->on_step(from, body);
+  }
+  if (way_ == Way::links || !on_word(from, body)) return false;
   if (way_ == Way::direct) wire().schedule();
   return true;
 }

@@ -56,7 +56,9 @@ class DirectOp : public Op {
 
   // All are agreed to read each other; from now on copy_piece is called. False: there is no memory for that.
   virtual bool begin() { return true; }
-  // A word of that rank's, perhaps before begin(). False: no correct peer sends it.
+  // Steps from here on are words of the direct way; those before belong to the way over the links.
+  static constexpr std::uint32_t first_direct_step = 1 << 16;
+  // Such a word of that rank's, perhaps before begin(). False: no correct peer sends it.
   virtual bool on_word(std::uint32_t, const StepBody&) { return false; }
   // Does the next piece of the work. `idle`: there is none, for now or any more; `failed`: memory couldn't be read.
   enum class Piece : std::uint8_t { copied, idle, failed };

@@ -43,7 +43,7 @@ class DirectReduce : public DirectOp {
     std::uint64_t saved = 0;  // how far the input is in the backup
   };
   // Steps of the words that ranks send.
-  static constexpr std::uint32_t progress_step = 0;
+  static constexpr std::uint32_t progress_step = first_direct_step;
 
   const std::vector<std::uint32_t>& mates() const { return mates_; }
   bool is_leader() const { return mates_.front() == seat().rank; }

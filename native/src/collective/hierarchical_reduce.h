@@ -46,8 +46,8 @@ class HierarchicalReduce final : public DirectReduce {
     const std::vector<std::uint32_t>& leaders_;
   };
   // A leader has its host's sum, and can receive; the result is in the leader's memory.
-  static constexpr std::uint32_t leader_step = 1;
-  static constexpr std::uint32_t result_step = 2;
+  static constexpr std::uint32_t leader_step = first_direct_step + 1;
+  static constexpr std::uint32_t result_step = first_direct_step + 2;
 
   bool begin() override;
   bool on_word(std::uint32_t from, const StepBody& body) override;
