@@ -18,9 +18,9 @@ Awaited<std::vector<LinkFailure>> Peer::prepared_in(Epoch epoch) {
   return prepared[epoch];
 }
 
-PendingOp Peer::all_reduce(const AllReduce& call) {
+PendingOp Peer::start(const CollectiveCall& call) {
   Awaited<OpResult> result;
-  return {engine->all_reduce(call, [result](OpId, const OpResult& value) { result.set(value); }), result};
+  return {engine->start(call, [result](OpId, const OpResult& value) { result.set(value); }), result};
 }
 
 PendingOp Peer::export_state(std::vector<ExportTensor> tensors) {
@@ -92,22 +92,22 @@ void Cluster::await_prepared() {
 }
 
 std::vector<Verdict> Cluster::decide(const std::vector<std::vector<OpReport>>& reports) {
-  std::set<std::pair<std::uint64_t, std::uint32_t>> ops;
+  std::set<OpKey> ops;
   for (const auto& report : reports) {
-    for (const OpReport& op : report) ops.emplace(op.tag, op.seq);
+    for (const OpReport& op : report) ops.insert(op.key);
   }
   std::vector<Verdict> verdicts;
-  for (const auto& [tag, seq] : ops) {
+  for (const OpKey& key : ops) {
     bool committed = false;
     bool all_done = true;
     for (const auto& report : reports) {
       const auto found = std::find_if(report.begin(), report.end(),
-                                      [&](const OpReport& op) { return op.tag == tag && op.seq == seq; });
+                                      [&](const OpReport& op) { return op.key == key; });
       const OpState state = found == report.end() ? OpState::not_done : found->state;
       committed |= state == OpState::committed;
       all_done &= state == OpState::committed || state == OpState::done;
     }
-    verdicts.push_back({tag, seq, committed || all_done});
+    verdicts.push_back({key, committed || all_done});
   }
   return verdicts;
 }

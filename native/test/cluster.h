@@ -51,6 +51,20 @@ class Awaited {
 
 using PendingOp = std::pair<OpId, Awaited<OpResult>>;
 
+// The calls that most tests make, in short.
+struct AllReduce {
+  const void* send = nullptr;
+  void* recv = nullptr;
+  std::uint64_t count = 0;
+  DType dtype = DType::f32;
+  ReduceOp op = ReduceOp::sum;
+  std::uint64_t tag = 0;
+
+  CollectiveCall call() const {
+    return {.send = send, .send_count = count, .recv = recv, .recv_count = count, .dtype = dtype, .op = op, .tag = tag};
+  }
+};
+
 struct Lost {
   Epoch epoch = 0;
   PeerId peer = 0;
@@ -67,7 +81,8 @@ struct Peer {
 
   Member member() const { return {id, "127.0.0.1", engine->port()}; }
   Awaited<std::vector<LinkFailure>> prepared_in(Epoch epoch);
-  PendingOp all_reduce(const AllReduce& call);
+  PendingOp start(const CollectiveCall& call);
+  PendingOp all_reduce(const AllReduce& call) { return start(call.call()); }
   PendingOp export_state(std::vector<ExportTensor> tensors);
   PendingOp fetch_state(const Member& source, std::vector<FetchTensor> tensors);
 };

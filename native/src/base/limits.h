@@ -30,6 +30,11 @@ inline constexpr auto stalled_after = 1000ms;
 
 // Part of the wire format: both ends cut a slice into chunks of this size. docs/decisions has the measurement.
 inline constexpr std::uint32_t chunk_bytes = 512 * 1024;
+// What an op can have its `ready` carry, which everybody takes in before the op is called here too: so much per member
+// and op in flight, and no more.
+inline constexpr std::size_t ready_payload_bytes_max = 16 * 1024;
+inline constexpr std::size_t early_payload_bytes_max =
+    (fully_linked_max - 1) * ops_in_flight_max * ready_payload_bytes_max;
 // Payload that a lane reads, or writes, before others have their turn.
 inline constexpr std::size_t link_turn_bytes = 512 * 1024;
 // Each of the two of a lane in shared memory, which has no other memory but a page. docs/decisions has the measurement.

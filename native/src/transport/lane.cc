@@ -204,7 +204,10 @@ std::size_t Lane::parse_frame(std::size_t at) {
     fail("bad frame: " + error, true);
     return 0;
   }
-  if (*payload <= control_payload_bytes_max && behind < *payload) return 0;
+  if (!is_data(header) && behind < *payload) {
+    staging_.resize(std::max(staging_.size(), header_bytes + *payload));
+    return 0;
+  }
   const std::span<const std::uint8_t> staged_payload(header.data() + header_bytes,
                                                      std::min<std::size_t>(*payload, behind));
   const auto frame = decode_frame(header, staged_payload, error);
