@@ -93,7 +93,7 @@ TEST(Cancel, ReachesEveryMemberEvenThoseThatComeLater) {
 
 TEST(Stall, IsToldAndCanBeEnded) {
   Cluster cluster(4);
-  std::vector<std::vector<float>> data(4, random_floats(1000, 1));
+  std::vector<std::vector<float>> data(4, random_floats(10'000, 1));  // on the ring, where neighbours know of each other
   const auto before = data;
   std::vector<PendingOp> ops;
   for (std::size_t rank = 0; rank < 3; ++rank) ops.push_back(cluster[rank].all_reduce(in_place(data[rank], 5)));
