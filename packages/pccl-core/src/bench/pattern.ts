@@ -90,7 +90,7 @@ export class Pattern {
   }
 
   /** Writes the elements from position `from` on. */
-  fill(target: Tensor, from = 0): void {
+  write(target: Tensor, from = 0): void {
     const bytes = bytesOf(target);
     for (const { begin, part } of this.#parts(bytes.length, from * target.BYTES_PER_ELEMENT)) {
       bytes.set(part, begin);

@@ -74,7 +74,7 @@ function fillBlocks(
 ): void {
   let begin = 0;
   for (const [rank, length] of lengths.entries()) {
-    dataOf(dtype, sourceOf(rank)).fill(send.subarray(begin, begin + length));
+    dataOf(dtype, sourceOf(rank)).write(send.subarray(begin, begin + length));
     begin += length;
   }
 }
@@ -92,9 +92,9 @@ const MAKERS: Readonly<Record<CollectiveName, (setting: Setting) => Work>> = {
     const send = makeTensor(dtype, count);
     const recv = place === "in" ? send : makeTensor(dtype, count);
     return {
-      fill: () => contributionOf(dtype, op, world, rank).fill(send),
+      fill: () => contributionOf(dtype, op, world, rank).write(send),
       check: () => reductionOf(dtype, op, world).difference(recv),
-      rest: () => restingValue(dtype, op).fill(send),
+      rest: () => restingValue(dtype, op).write(send),
       run: () => comm.allReduce(send, recv, { op, dtype, tag }),
     };
   },
@@ -102,7 +102,7 @@ const MAKERS: Readonly<Record<CollectiveName, (setting: Setting) => Work>> = {
     const send = makeTensor(dtype, count);
     const recv = makeTensor(dtype, block);
     return {
-      fill: () => contributionOf(dtype, op, world, rank).fill(send),
+      fill: () => contributionOf(dtype, op, world, rank).write(send),
       check: () => reductionOf(dtype, op, world).difference(recv, rank * block),
       run: () => comm.reduceScatter(send, recv, { op, dtype, tag }),
     };
@@ -112,7 +112,7 @@ const MAKERS: Readonly<Record<CollectiveName, (setting: Setting) => Work>> = {
     const send = place === "in" ? recv.subarray(rank * block, (rank + 1) * block) : makeTensor(dtype, block);
     const lengths = Array.from({ length: world }, () => block);
     return {
-      fill: () => dataOf(dtype, rank).fill(send),
+      fill: () => dataOf(dtype, rank).write(send),
       check: () => blocksDifference(dtype, recv, lengths, (from) => from),
       run: () => comm.allGather(send, recv, { dtype, tag }),
     };
@@ -122,7 +122,7 @@ const MAKERS: Readonly<Record<CollectiveName, (setting: Setting) => Work>> = {
     const root = comm.peers[0] as number;
     return {
       fill: () => {
-        if (rank === 0) dataOf(dtype, 0).fill(data);
+        if (rank === 0) dataOf(dtype, 0).write(data);
       },
       check: () => dataOf(dtype, 0).difference(data),
       run: () => comm.broadcast(data, { root, dtype, tag }),
@@ -149,7 +149,7 @@ const MAKERS: Readonly<Record<CollectiveName, (setting: Setting) => Work>> = {
     const root = comm.peers[0] as number;
     const lengths = Array.from({ length: world }, () => block);
     return {
-      fill: () => dataOf(dtype, rank).fill(send),
+      fill: () => dataOf(dtype, rank).write(send),
       check: () => recv && blocksDifference(dtype, recv, lengths, (from) => from),
       run: () => comm.gather(send, recv, { root, dtype, tag }),
     };
@@ -172,7 +172,7 @@ const MAKERS: Readonly<Record<CollectiveName, (setting: Setting) => Work>> = {
     const send = makeTensor(dtype, count);
     const recv = makeTensor(dtype, count);
     return {
-      fill: () => dataOf(dtype, rank).fill(send),
+      fill: () => dataOf(dtype, rank).write(send),
       check: () => dataOf(dtype, before).difference(recv),
       run: async () => {
         const [received] = await Promise.all([

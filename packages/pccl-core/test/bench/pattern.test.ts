@@ -15,7 +15,7 @@ describe("Pattern", () => {
     const pattern = new Pattern(dtype, (position) => scatter(3, position, integerMax(dtype) + 1));
     const tensor = makeTensor(dtype, COUNT);
     for (const from of [0, 1, 16_380, 16_381, 100_000]) {
-      pattern.fill(tensor, from);
+      pattern.write(tensor, from);
       expect(pattern.difference(tensor, from)).toBeUndefined();
       expect(pattern.difference(tensor, from + 1)).toMatch(/^element 0 /);
     }
@@ -25,7 +25,7 @@ describe("Pattern", () => {
   it.each([0, 1, 16_380, 16_381, 30_000, COUNT - 1])("names the only wrong element, at %i", (index) => {
     const tensor = new Float32Array(COUNT);
     const pattern = patternOf(1);
-    pattern.fill(tensor);
+    pattern.write(tensor);
     const right = tensor[index] as number;
     tensor[index] = right + 1;
     expect(pattern.difference(tensor)).toBe(
@@ -35,7 +35,7 @@ describe("Pattern", () => {
 
   it("differs between sources, and isn't the same again after chunks and blocks of any power of two", () => {
     const tensor = new Float32Array(COUNT);
-    patternOf(1).fill(tensor);
+    patternOf(1).write(tensor);
     expect(patternOf(2).difference(tensor)).toBeDefined();
     for (let shift = 1; shift < 2 ** 31; shift *= 2) {
       expect(patternOf(1).difference(tensor, shift)).toBeDefined();
@@ -45,7 +45,7 @@ describe("Pattern", () => {
   it("writes integers as the bits of f16 and bf16", () => {
     const bits = (dtype: "f16" | "bf16", value: number): number => {
       const tensor = makeTensor(dtype, 1);
-      new Pattern(dtype, () => value).fill(tensor);
+      new Pattern(dtype, () => value).write(tensor);
       return tensor[0] as number;
     };
     // Of IEEE 754 binary16: 1, 3, 2047, 2048; of bfloat16, the upper half of binary32: 1, 3, 255, 256.
