@@ -1,19 +1,26 @@
 #include "cluster.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <cstring>
 #include <set>
 #include <stdexcept>
 
 namespace pccl::test {
+
+TransportMode test_transport() {
+  const char* const name = std::getenv("PCCL_TEST_TRANSPORT");
+  return name != nullptr && std::strcmp(name, "shm") == 0 ? TransportMode::shm : TransportMode::tcp;
+}
 
 Awaited<std::vector<LinkFailure>> Peer::prepared_in(Epoch epoch) {
   const std::lock_guard lock(mutex);
   return prepared[epoch];
 }
 
-PendingOp Peer::all_reduce(const AllReduce& call) {
+PendingOp Peer::start(const CollectiveCall& call) {
   Awaited<OpResult> result;
-  return {engine->all_reduce(call, [result](OpId, const OpResult& value) { result.set(value); }), result};
+  return {engine->start(call, [result](OpId, const OpResult& value) { result.set(value); }), result};
 }
 
 PendingOp Peer::export_state(std::vector<ExportTensor> tensors) {
@@ -37,7 +44,7 @@ Cluster::Cluster(std::size_t peers, std::vector<std::uint32_t> lanes, const Edit
 std::unique_ptr<Peer> Cluster::make_peer(std::uint32_t lanes) {
   auto peer = std::make_unique<Peer>();
   peer->id = next_id_++;
-  peer->engine = Engine::create({.connections_per_peer = lanes});
+  peer->engine = Engine::create({.connections_per_peer = lanes, .transport = test_transport()});
   Peer* const at = peer.get();
   peer->engine->set_control({
       .prepared = [at](Epoch epoch, const std::vector<LinkFailure>& failures) { at->prepared_in(epoch).set(failures); },
@@ -60,6 +67,7 @@ void Cluster::kill(std::size_t rank) {
 View Cluster::view_for(const Peer& peer) const {
   View view{.epoch = epoch_, .view_epoch = epoch_, .self = peer.id, .key = test_key, .ring = {}, .world_size = 0};
   for (const auto& member : peers_) view.ring.push_back(member->member());
+  view.hosts.assign(peers_.size(), 0);
   view.world_size = static_cast<std::uint32_t>(peers_.size());
   if (edit_) edit_(view);
   return view;
@@ -84,22 +92,22 @@ void Cluster::await_prepared() {
 }
 
 std::vector<Verdict> Cluster::decide(const std::vector<std::vector<OpReport>>& reports) {
-  std::set<std::pair<std::uint64_t, std::uint32_t>> ops;
+  std::set<OpKey> ops;
   for (const auto& report : reports) {
-    for (const OpReport& op : report) ops.emplace(op.tag, op.seq);
+    for (const OpReport& op : report) ops.insert(op.key);
   }
   std::vector<Verdict> verdicts;
-  for (const auto& [tag, seq] : ops) {
+  for (const OpKey& key : ops) {
     bool committed = false;
     bool all_done = true;
     for (const auto& report : reports) {
       const auto found = std::find_if(report.begin(), report.end(),
-                                      [&](const OpReport& op) { return op.tag == tag && op.seq == seq; });
+                                      [&](const OpReport& op) { return op.key == key; });
       const OpState state = found == report.end() ? OpState::not_done : found->state;
       committed |= state == OpState::committed;
       all_done &= state == OpState::committed || state == OpState::done;
     }
-    verdicts.push_back({tag, seq, committed || all_done});
+    verdicts.push_back({key, committed || all_done});
   }
   return verdicts;
 }

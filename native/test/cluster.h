@@ -1,4 +1,4 @@
-// Several engines in this process, linked over loopback, and a stand-in for the coordinator: it makes views, and
+// Several engines in this process, linked over loopback or, when PCCL_TEST_TRANSPORT says shm, through shared memory, and a stand-in for the coordinator: it makes views, and
 // decides over ops by the rules of docs/protocol.md.
 #pragma once
 
@@ -51,6 +51,20 @@ class Awaited {
 
 using PendingOp = std::pair<OpId, Awaited<OpResult>>;
 
+// The calls that most tests make, in short.
+struct AllReduce {
+  const void* send = nullptr;
+  void* recv = nullptr;
+  std::uint64_t count = 0;
+  DType dtype = DType::f32;
+  ReduceOp op = ReduceOp::sum;
+  std::uint64_t tag = 0;
+
+  CollectiveCall call() const {
+    return {.send = send, .send_count = count, .recv = recv, .recv_count = count, .dtype = dtype, .op = op, .tag = tag};
+  }
+};
+
 struct Lost {
   Epoch epoch = 0;
   PeerId peer = 0;
@@ -67,7 +81,8 @@ struct Peer {
 
   Member member() const { return {id, "127.0.0.1", engine->port()}; }
   Awaited<std::vector<LinkFailure>> prepared_in(Epoch epoch);
-  PendingOp all_reduce(const AllReduce& call);
+  PendingOp start(const CollectiveCall& call);
+  PendingOp all_reduce(const AllReduce& call) { return start(call.call()); }
   PendingOp export_state(std::vector<ExportTensor> tensors);
   PendingOp fetch_state(const Member& source, std::vector<FetchTensor> tensors);
 };
@@ -109,6 +124,9 @@ class Cluster {
   Edit edit_;
   std::vector<std::unique_ptr<Peer>> peers_;
 };
+
+// What the engines of a Cluster use.
+TransportMode test_transport();
 
 inline constexpr std::array<std::uint8_t, 16> test_key = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
 

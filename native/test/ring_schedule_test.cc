@@ -4,8 +4,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <fstream>
 #include <map>
 #include <random>
+#include <sstream>
+#include <string>
 #include <vector>
 
 #include "transport/ring_links.h"
@@ -24,7 +28,7 @@ TEST_P(Schedule, BringsEveryContributionEverywhere) {
     // Per rank and chunk of the array (by its first element): a bit for each contribution.
     std::vector<std::map<std::uint64_t, std::uint64_t>> held(ranks);
     std::vector<RingSchedule> schedules;
-    for (std::uint32_t rank = 0; rank < ranks; ++rank) schedules.emplace_back(rank, ranks, count, 4);
+    for (std::uint32_t rank = 0; rank < ranks; ++rank) schedules.push_back(RingSchedule::all_reduce(rank, ranks, count, 4));
     const auto held_by = [&](std::uint32_t rank, std::uint64_t at) -> std::uint64_t& {
       return held[rank].try_emplace(at, std::uint64_t{1} << rank).first->second;
     };
@@ -77,16 +81,38 @@ TEST_P(Schedule, BringsEveryContributionEverywhere) {
 
 INSTANTIATE_TEST_SUITE_P(Ranks, Schedule, testing::Values(2, 3, 4, 5, 7, 8, 16));
 
-TEST(RingLinks, ConnectNeighboursAndDisseminationPartnersBothWays) {
-  EXPECT_TRUE(linked_ranks(0, 1).empty());
-  EXPECT_EQ(linked_ranks(0, 2), (std::vector<std::uint32_t>{1}));
-  EXPECT_EQ(linked_ranks(1, 3), (std::vector<std::uint32_t>{0, 2}));
-  EXPECT_EQ(linked_ranks(0, 8), (std::vector<std::uint32_t>{1, 2, 4, 6, 7}));
+// Each line of linked_ranks.txt: the size of a group, and the ranks that rank 0 is linked with. The control plane's
+// tests read it too.
+TEST(RingLinks, AreThoseOfTheTable) {
+  std::ifstream table(PCCL_TEST_DATA "/linked_ranks.txt");
+  std::uint32_t lines = 0;
+  for (std::string line; std::getline(table, line); ++lines) {
+    std::istringstream fields(line);
+    std::uint32_t size = 0;
+    char colon = 0;
+    ASSERT_TRUE(fields >> size >> colon);
+    std::vector<std::uint32_t> others;
+    for (std::uint32_t other = 0; fields >> other;) others.push_back(other);
+    for (std::uint32_t rank = 0; rank < size; ++rank) {
+      std::vector<std::uint32_t> expected;
+      for (const std::uint32_t other : others) expected.push_back((rank + other) % size);
+      std::sort(expected.begin(), expected.end());
+      EXPECT_EQ(linked_ranks(rank, size), expected) << rank << " of " << size;
+    }
+  }
+  EXPECT_EQ(lines, 33u);
+}
+
+TEST(RingLinks, AreThereForNeighboursAndDisseminationPartnersBothWays) {
   for (std::uint32_t size = 2; size < 40; ++size) {
     for (std::uint32_t rank = 0; rank < size; ++rank) {
-      for (const std::uint32_t other : linked_ranks(rank, size)) {
+      const auto linked = linked_ranks(rank, size);
+      for (std::uint32_t round = 0; round < dissemination_rounds(size); ++round) {
+        EXPECT_TRUE(std::binary_search(linked.begin(), linked.end(), (rank + (1u << round)) % size));
+      }
+      for (const std::uint32_t other : linked) {
         const auto back = linked_ranks(other, size);
-        EXPECT_NE(std::find(back.begin(), back.end(), rank), back.end());
+        EXPECT_TRUE(std::binary_search(back.begin(), back.end(), rank));
       }
     }
   }

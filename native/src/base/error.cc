@@ -31,6 +31,8 @@ const char* error_code_name(ErrorCode code) {
       return "ERR_PCCL_INTERNAL";
     case ErrorCode::io:
       return "ERR_PCCL_LISTEN_FAILED";
+    case ErrorCode::out_of_memory:
+      return "ERR_PCCL_OUT_OF_MEMORY";
   }
   return "ERR_PCCL_INTERNAL";
 }

@@ -14,6 +14,8 @@ inline constexpr std::uint32_t connections_per_peer_max = 64;
 inline constexpr std::uint32_t silence_ms_min = 500;
 inline constexpr std::uint32_t silence_ms_max = 600'000;
 inline constexpr std::size_t group_size_max = 65536;
+// Groups of up to so many link everybody with everybody.
+inline constexpr std::uint32_t fully_linked_max = 16;
 // Ops posted, or withdrawn again, while no epoch is open.
 inline constexpr std::size_t waiting_ops_max = 4096;
 // What is remembered of ops that other members have posted and this one hasn't yet.
@@ -28,8 +30,15 @@ inline constexpr auto stalled_after = 1000ms;
 
 // Part of the wire format: both ends cut a slice into chunks of this size. docs/decisions has the measurement.
 inline constexpr std::uint32_t chunk_bytes = 512 * 1024;
+// What an op can have its `ready` carry, which everybody takes in before the op is called here too: so much per member
+// and op in flight, and no more.
+inline constexpr std::size_t ready_payload_bytes_max = 16 * 1024;
+inline constexpr std::size_t early_payload_bytes_max =
+    (fully_linked_max - 1) * ops_in_flight_max * ready_payload_bytes_max;
 // Payload that a lane reads, or writes, before others have their turn.
 inline constexpr std::size_t link_turn_bytes = 512 * 1024;
+// Each of the two of a lane in shared memory, which has no other memory but a page. docs/decisions has the measurement.
+inline constexpr std::size_t shm_ring_bytes = 512 * 1024;
 // Numbered frames that a peer leaves unacknowledged before its link counts as broken.
 inline constexpr std::size_t link_frames_unacknowledged_max = 16384;
 // Chunks that a lane remembers; it sends no more until the peer has acknowledged some.

@@ -1,11 +1,14 @@
-// Which bytes an all-reduce of N ranks sends and receives, and in which order: the ring algorithm (reduce-scatter,
-// then all-gather; Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations",
-// 2009), with each slice cut into chunks.
+// Which bytes an op of N ranks sends and receives, and in which order: the ring algorithm (reduce-scatter, then
+// all-gather; Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", 2009), with
+// each slice cut into chunks.
 //
 // The array is cut into N slices. In step g = 0 … 2N-3 rank r sends slice r-g and receives slice r-1-g (mod N).
 // Steps before N-1 combine what comes with the local contribution, later ones store it. What is received in step g
 // is what is sent in step g+1, chunk by chunk. The elements that are sent in step g come back, with every
 // contribution in them, in step g+N-1.
+//
+// An all_gather is the second half: it begins with step N-1, in which rank r sends the slice that has come to be its
+// own, r+1. So that this is slice r, its ranks take the places of those before them.
 #pragma once
 
 #include <algorithm>
@@ -24,13 +27,20 @@ class RingSchedule {
     std::uint32_t elements = 0;
   };
 
-  RingSchedule(std::uint32_t rank, std::uint32_t ranks, std::uint64_t count, std::uint32_t element_bytes)
-      : rank_(rank), ranks_(ranks), count_(count), chunk_elements_(limits::chunk_bytes / element_bytes) {
+  static RingSchedule all_reduce(std::uint32_t rank, std::uint32_t ranks, std::uint64_t count,
+                                 std::uint32_t element_bytes) {
     // Slices begin at cache lines of the array.
     const std::uint64_t line = 64 / element_bytes;
-    slice_elements_ = ((count + ranks - 1) / ranks + line - 1) / line * line;
+    const std::uint64_t slice = ((count + ranks - 1) / ranks + line - 1) / line * line;
+    return {rank, ranks, count, slice, 0, element_bytes};
+  }
+  // `block`: the elements of each rank.
+  static RingSchedule all_gather(std::uint32_t rank, std::uint32_t ranks, std::uint64_t block,
+                                 std::uint32_t element_bytes) {
+    return {(rank + ranks - 1) % ranks, ranks, block * ranks, block, ranks - 1, element_bytes};
   }
 
+  std::uint32_t first_step() const { return first_step_; }
   std::uint32_t steps() const { return 2 * (ranks_ - 1); }
   // The step whose received slice has every contribution then.
   std::uint32_t last_combining_step() const { return ranks_ - 2; }
@@ -53,6 +63,15 @@ class RingSchedule {
   }
 
  private:
+  RingSchedule(std::uint32_t rank, std::uint32_t ranks, std::uint64_t count, std::uint64_t slice,
+               std::uint32_t first_step, std::uint32_t element_bytes)
+      : rank_(rank),
+        ranks_(ranks),
+        count_(count),
+        chunk_elements_(limits::chunk_bytes / element_bytes),
+        slice_elements_(slice),
+        first_step_(first_step) {}
+
   std::uint64_t slice_begin(std::uint32_t slice) const { return std::min(slice * slice_elements_, count_); }
   std::uint64_t slice_end(std::uint32_t slice) const { return std::min((slice + 1) * slice_elements_, count_); }
   Chunk chunk(std::uint32_t step, std::uint32_t slice, std::uint64_t index) const {
@@ -65,7 +84,8 @@ class RingSchedule {
   std::uint32_t ranks_;
   std::uint64_t count_;
   std::uint64_t chunk_elements_;
-  std::uint64_t slice_elements_ = 0;
+  std::uint64_t slice_elements_;
+  std::uint32_t first_step_;
 };
 
 }  // namespace pccl

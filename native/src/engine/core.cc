@@ -4,7 +4,9 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/collectives.h"
 #include "base/limits.h"
+#include "collective/op_errors.h"
 
 namespace pccl {
 namespace {
@@ -23,7 +25,14 @@ bool same_key(const std::array<std::uint8_t, 16>& a, const std::array<std::uint8
 InstalledView installed_view(const View& view) {
   std::uint32_t rank = 0;
   while (view.ring[rank].id != view.self) ++rank;
-  return {view.view_epoch, view.self, rank, static_cast<std::uint32_t>(view.ring.size()), view.world_size};
+  InstalledView installed{.epoch = view.view_epoch,
+                          .ring_epoch = view.epoch,
+                          .self = view.self,
+                          .rank = rank,
+                          .group_size = static_cast<std::uint32_t>(view.ring.size()),
+                          .world_size = view.world_size};
+  for (const Member& member : view.ring) installed.members.push_back(member.id);
+  return installed;
 }
 
 // Why the ops of `from` that `to` doesn't commit are aborted.
@@ -42,30 +51,41 @@ Error change_between(const View& from, const View& to) {
 
 }  // namespace
 
-Core::Core(EventLoop& loop, UniqueFd listener, const EngineOptions& options, Events events)
+Core::Core(EventLoop& loop, UniqueFd listener, UniqueFd local_listener, const EngineOptions& options, Events events)
     : loop_(loop),
       events_(std::move(events)),
       resolver_(loop),
-      mesh_({loop, resolver_, scratch_, *this}, options.connections_per_peer),
+      mesh_({loop, resolver_, scratch_, *this}, options.connections_per_peer, options.transport),
       relays_(loop, resolver_),
       exports_(loop, hasher_, [this](OpId id, const OpResult& result) { events_.finished(id, result); }),
       server_(loop, exports_),
-      acceptor_(loop, *this, std::move(listener)) {}
+      acceptor_(loop, *this, std::move(listener), Path::tcp) {
+  if (!local_listener) return;
+  Acceptor::Owner& owner = *this;
+  local_acceptor_.emplace(loop, owner, std::move(local_listener), Path::shm);
+}
 
-void Core::all_reduce(const AllReduceOp::Request& request) {
-  if (open()) return epoch_->post(request);
+void Core::start(const Op::Request& request) {
+  if (open()) return post(request);
   if (waiting_.size() < limits::waiting_ops_max) return waiting_.push_back({request});
-  const std::string message = "all_reduce: " + std::to_string(limits::waiting_ops_max) +
+  const std::string message = op_name(request.call) + ": " + std::to_string(limits::waiting_ops_max) +
                               " ops were called and withdrawn while the group waits for its next view";
   events_.finished(request.id, {.error = Error{ErrorCode::too_many_ops, message, {}}});
+}
+
+void Core::post(const Op::Request& request) {
+  const View& view = epoch_->view();
+  if (!traits(request.call.kind).bound_to_view || request.ring_epoch == view.epoch) return epoch_->post(request);
+  const std::string message = op_name(request.call) + ": the view changed to epoch " +
+                              std::to_string(view.view_epoch) + " before it began, and with it the ranks; call it again";
+  events_.finished(request.id, {.error = Error{ErrorCode::peer_lost, message, {}, view.view_epoch}});
 }
 
 bool Core::cancel(OpId id) {
   for (Waiting& waiting : waiting_) {
     if (waiting.request.id != id || waiting.cancelled) continue;
     waiting.cancelled = true;
-    const std::string message = "all_reduce with tag " + std::to_string(waiting.request.call.tag) +
-                                ": withdrawn before the next view was installed";
+    const std::string message = op_name(waiting.request.call) + ": withdrawn before the next view was installed";
     events_.finished(id, {.error = Error{ErrorCode::cancelled, message, {}}});
     return true;
   }
@@ -89,6 +109,7 @@ std::variant<std::vector<OpReport>, Error> Core::prepare(const View& view, std::
     events_.prepared(epoch, failures);
   });
   acceptor_.judge_waiting();
+  if (local_acceptor_) local_acceptor_->judge_waiting();
   return epoch_ ? epoch_->reports() : std::vector<OpReport>{};
 }
 
@@ -119,7 +140,7 @@ std::optional<Error> Core::set_world(Epoch view_epoch, std::uint32_t world_size)
   return std::nullopt;
 }
 
-bool Core::abort_if_missing(Epoch epoch, OpKey key, PeerId peer) {
+bool Core::abort_if_missing(Epoch epoch, const OpKey& key, PeerId peer) {
   return open() && epoch_->view().epoch == epoch && epoch_->abort_if_missing(key, peer);
 }
 
@@ -142,9 +163,9 @@ void Core::open_epoch(Prepared prepared) {
 void Core::start_waiting() {
   for (const Waiting& waiting : std::exchange(waiting_, {})) {
     if (waiting.cancelled) {
-      epoch_->post_cancelled(waiting.request.call.tag);
+      epoch_->post_cancelled(waiting.request.call);
     } else {
-      epoch_->post(waiting.request);
+      post(waiting.request);
     }
   }
 }
@@ -183,8 +204,9 @@ void Core::fail_all() {
   const Error why{ErrorCode::closed, "the engine was closed", {}};
   if (epoch_) epoch_->fail_all(why);
   for (const Waiting& waiting : std::exchange(waiting_, {})) {
-    if (!waiting.cancelled)
-      events_.finished(waiting.request.id, {.error = Error{why.code, "all_reduce: " + why.message, {}}});
+    if (waiting.cancelled) continue;
+    const std::string message = op_name(waiting.request.call) + ": " + why.message;
+    events_.finished(waiting.request.id, {.error = Error{why.code, message, {}}});
   }
   server_.drop_all();
   exports_.fail_all(why);
@@ -219,8 +241,8 @@ void Core::on_data_end(Link& link, const Frame& frame, const std::uint8_t* paylo
 
 std::optional<Lane::Outgoing> Core::next_data(Link& link) { return epoch_ ? epoch_->next_data(link) : std::nullopt; }
 
-void Core::on_unsent(Link&, const ChunkId& chunk) {
-  if (epoch_ && chunk.epoch == epoch_->view().epoch) epoch_->on_unsent(chunk);
+void Core::on_unsent(Link& link, const ChunkId& chunk) {
+  if (epoch_ && chunk.epoch == epoch_->view().epoch) epoch_->on_unsent(link, chunk);
 }
 
 void Core::on_up(Link&) { mesh_.on_up(); }
@@ -240,16 +262,18 @@ const View* Core::known_view(Epoch epoch) const {
   return epoch_ && epoch_->view().epoch == epoch ? &epoch_->view() : nullptr;
 }
 
-Acceptor::Judgement Core::judge(const Hello& hello) {
+Acceptor::Judgement Core::judge(const Hello& hello, Path path) {
   using Judgement = Acceptor::Judgement;
   const View* const view = known_view(hello.epoch);
   if (view == nullptr) return hello.epoch > last_known_epoch() ? Judgement::wait : Judgement::refuse;
   if (!same_key(hello.key, view->key) || !has_member(*view, hello.from)) return Judgement::refuse;
+  const bool for_link = hello.to == view->self && hello.kind == ConnectionKind::link;
+  if (path == Path::shm && !for_link) return Judgement::refuse;
   if (hello.to != view->self) {
     const bool ours = Relays::has_pair(view->relays, hello.from, hello.to);
     return ours && !relays_.full() ? Judgement::forward : Judgement::refuse;
   }
-  if (hello.kind == ConnectionKind::link) return mesh_.judge(hello);
+  if (for_link) return mesh_.judge(hello, path);
   return server_.full() ? Judgement::refuse : Judgement::accept;
 }
 
@@ -257,11 +281,11 @@ Welcome Core::welcome(const Hello& hello) {
   return hello.kind == ConnectionKind::link ? mesh_.welcome(hello) : Welcome{};
 }
 
-void Core::accepted(const Hello& hello, UniqueFd fd) {
+void Core::accepted(const Hello& hello, Connection connection) {
   if (hello.kind == ConnectionKind::state) {
-    server_.add(std::move(fd));
+    server_.add(std::move(connection.fd));
   } else {
-    mesh_.add(hello, std::move(fd));
+    mesh_.add(hello, std::move(connection));
   }
 }
 

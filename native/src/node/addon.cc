@@ -7,6 +7,7 @@
 #include "node/errors.h"
 #include "node/moe_planner.h"
 #include "node/moe_router.h"
+#include "node/page_memory.h"
 
 namespace pccl::node {
 
@@ -53,6 +54,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("errorCodes", codes);
   exports.Set("createEngine", Napi::Function::New<create_engine>(env, "createEngine"));
   exports.Set("attachEngine", Napi::Function::New<attach_engine>(env, "attachEngine"));
+  exports.Set("allocate", Napi::Function::New<allocate>(env, "allocate"));
   exports.Set("planExperts", Napi::Function::New<plan_experts>(env, "planExperts"));
   exports.Set("projectRouter", Napi::Function::New<project_router>(env, "projectRouter"));
   exports.Set("projectRouterGradient", Napi::Function::New<project_router_gradient>(env, "projectRouterGradient"));

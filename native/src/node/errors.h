@@ -12,7 +12,7 @@
 
 namespace pccl::node {
 
-inline constexpr std::size_t error_code_count = static_cast<std::size_t>(ErrorCode::io) + 1;
+inline constexpr std::size_t error_code_count = static_cast<std::size_t>(ErrorCode::out_of_memory) + 1;
 
 [[noreturn]] void throw_error(Napi::Env env, const Error& error);
 [[noreturn]] void throw_invalid(Napi::Env env, const std::string& message);

@@ -107,6 +107,11 @@ export const ERROR_CATALOGUE = {
     meaning: "The system refused an address or port to listen on, or memory for it.",
     remedy: "Choose a free port and an address of this machine.",
   },
+  ERR_PCCL_OUT_OF_MEMORY: {
+    retryable: false,
+    meaning: "The system has no memory left for a tensor, or for the copy that undoes an op in place.",
+    remedy: "Use smaller tensors, or reduce out of place, which needs no copy.",
+  },
   ERR_PCCL_JOURNAL_IN_USE: {
     retryable: false,
     meaning: "Another coordinator of this machine uses the same state directory.",

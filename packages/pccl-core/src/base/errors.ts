@@ -109,6 +109,10 @@ export class ListenFailedError extends PcclError {
   declare readonly code: "ERR_PCCL_LISTEN_FAILED";
 }
 
+export class OutOfMemoryError extends PcclError {
+  declare readonly code: "ERR_PCCL_OUT_OF_MEMORY";
+}
+
 export class JournalInUseError extends PcclError {
   declare readonly code: "ERR_PCCL_JOURNAL_IN_USE";
 }
@@ -178,6 +182,7 @@ export const ERROR_CLASSES: { readonly [Code in PcclErrorCode]: ErrorClass<Code>
   ERR_PCCL_REMOVED: RemovedError,
   ERR_PCCL_TIMEOUT: PcclTimeoutError,
   ERR_PCCL_LISTEN_FAILED: ListenFailedError,
+  ERR_PCCL_OUT_OF_MEMORY: OutOfMemoryError,
   ERR_PCCL_JOURNAL_IN_USE: JournalInUseError,
   ERR_PCCL_JOURNAL_UNREADABLE: JournalUnreadableError,
   ERR_PCCL_JOURNAL_FAILED: JournalFailedError,

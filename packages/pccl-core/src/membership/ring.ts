@@ -1,4 +1,5 @@
 /** Ring orders, the links that they ask for, and the relays for links that can't be built directly. */
+import { FULLY_LINKED_MAX } from "../base/limits.js";
 import type { Relay } from "./messages.js";
 
 /** The same for both directions. */
@@ -10,9 +11,12 @@ export function relayKey({ a, b, via }: Relay): string {
   return `${pairKey(a, b)}@${via}`;
 }
 
-/** Whether ranks `a` and `b` of a ring of `size` are linked: their distance is a power of two, either way round. */
+/**
+ * Whether ranks `a` and `b` of a ring of `size` are linked: in small rings all are, in larger ones those whose distance
+ * is a power of two, either way round. native/src/transport/ring_links.h says the same.
+ */
 export function linked(a: number, b: number, size: number): boolean {
-  if (a === b) return false;
+  if (a === b || size <= FULLY_LINKED_MAX) return a !== b;
   const distance = (b - a + size) % size;
   return isPowerOfTwo(distance) || isPowerOfTwo(size - distance);
 }
@@ -24,6 +28,7 @@ function isPowerOfTwo(value: number): boolean {
 /** Those that the ring links with `peerId`. */
 export function linkedPeers(ring: readonly number[], peerId: number): number[] {
   const size = ring.length;
+  if (size <= FULLY_LINKED_MAX) return ring.filter((id) => id !== peerId);
   const rank = ring.indexOf(peerId);
   const ranks = new Set<number>();
   for (let distance = 1; distance < size; distance *= 2) {
@@ -57,8 +62,8 @@ export function endsOf(pair: string): [number, number] {
 
 /**
  * The ring in an order that links few of the pairs `avoid`, as swapping members greedily finds it; the ring itself
- * if it links none of them. Neighbours are worth avoiding more than the links over which only commits go. In small
- * rings everybody is linked with everybody, and no order helps.
+ * if it links none of them. Neighbours are worth avoiding more than other links, for it is between them that a large
+ * tensor goes round; in small rings, where everybody is linked with everybody, that is all that an order can do.
  */
 export function orderAvoiding(ring: readonly number[], avoid: Iterable<string>): readonly number[] {
   const pairs = pairsInRing(ring, avoid).map(({ pair }) => pair);

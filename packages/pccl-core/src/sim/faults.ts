@@ -71,6 +71,14 @@ export class Faults {
     );
   }
 
+  /** Whether something kept the first from dialling the second in the time since `sinceMs`. */
+  wereRefused(from: string, to: string, sinceMs: number): boolean {
+    const refused = this.#refusals.some(
+      ({ way, untilMs }) => untilMs >= sinceMs && way[0] === from && way[1] === to,
+    );
+    return refused || this.wereSevered(from, to, sinceMs);
+  }
+
   /** Whether a fault kept one of these hosts from its work, or from the others, at some time since `sinceMs`. */
   wereTouched(hosts: readonly string[], sinceMs: number): boolean {
     return this.#touched.some(({ host, untilMs }) => untilMs >= sinceMs && hosts.includes(host));

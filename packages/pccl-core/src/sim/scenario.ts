@@ -2,6 +2,7 @@
  * A run as data, drawn from its seed before it begins: who is there, and everything that goes wrong, when. So a run
  * can be made smaller by taking things out of it (shrink.ts). Only delays are drawn on the way.
  */
+import { FULLY_LINKED_MAX } from "../base/limits.js";
 import { COORDINATOR_HOST } from "./coordinator.js";
 import type { Latency } from "./network.js";
 import type { ClockError } from "./process.js";
@@ -53,6 +54,8 @@ export interface PlannedFault {
 export interface PlannedPeer {
   readonly host: string;
   readonly group: number;
+  /** What it says of the machine that it is on; faults take each host by itself all the same. */
+  readonly machine: string;
   readonly joinsAtMs: number;
   readonly clock: ClockError;
 }
@@ -118,13 +121,17 @@ export function drawScenario(seed: number): Scenario {
     random.chance(0.5)
       ? { offsetMs: 0, rate: 1 }
       : { offsetMs: random.between(-1e6, 1e9), rate: 1 + random.between(-0.01, 0.01) };
-  const first = 2 + random.below(random.chance(0.3) ? 9 : 5);
+  // Now and then a world so large that its rings don't link everybody with everybody.
+  const first = random.chance(0.02)
+    ? FULLY_LINKED_MAX - 1 + random.below(6)
+    : 2 + random.below(random.chance(0.3) ? 9 : 5);
   const later = random.below(4);
   const peers = Array.from(
     { length: first + later },
     (_, index): PlannedPeer => ({
       host: `h${index}`,
       group: random.below(groups),
+      machine: random.pick(["", "a", "b"]) as string,
       joinsAtMs: index < first ? random.between(0, 500) : random.between(500, troubleMs),
       clock: clock(),
     }),

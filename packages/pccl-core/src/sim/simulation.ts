@@ -166,7 +166,7 @@ class World {
     }
   }
 
-  #join({ host, group, clock }: PlannedPeer): void {
+  #join({ host, group, machine, clock }: PlannedPeer): void {
     this.#joining--;
     const { steps, coordinatorTimeoutMs } = this.#scenario;
     const process = new Process(this.#clock, this.#network.random(`${host} speed`), clock, () => {
@@ -177,7 +177,7 @@ class World {
     });
     const peer = new SimPeer(
       process,
-      { host, group, steps, coordinatorTimeoutMs, behaviour: this.#behaviourOf(host) },
+      { host, group, hostId: machine, steps, coordinatorTimeoutMs, behaviour: this.#behaviourOf(host) },
       {
         network: this.#network,
         plane: this.#plane,
@@ -265,12 +265,18 @@ class World {
       const severed = (a: SimPeer, b: SimPeer): boolean => this.#faults.wereSevered(a.host, b.host, sinceMs);
       const isSteady = ({ host, alive, session }: SimPeer): boolean =>
         alive && session.phase === "admitted" && (this.#disturbedAtMs.get(host) ?? -1) < sinceMs;
+      const passes = (from: SimPeer, via: SimPeer, to: SimPeer): boolean =>
+        !this.#faults.wereRefused(from.host, via.host, sinceMs) &&
+        !this.#faults.wereRefused(via.host, to.host, sinceMs);
       const others = this.#peers.filter(({ group, host }) => group === peer.group && host !== peer.host);
       return others.some(
         (other) =>
-          severed(peer, other) &&
+          (severed(peer, other) || !isSteady(other)) &&
           !others.some(
-            (third) => third !== other && isSteady(third) && !severed(peer, third) && !severed(third, other),
+            (third) =>
+              third !== other &&
+              isSteady(third) &&
+              (passes(peer, third, other) || passes(other, third, peer)),
           ),
       );
     };

@@ -1,0 +1,60 @@
+#include "node/page_memory.h"
+
+#include <sys/mman.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <string>
+
+#include "node/arguments.h"
+#include "node/errors.h"
+
+namespace pccl::node {
+
+namespace {
+
+constexpr std::size_t huge_page_bytes = std::size_t{2} << 20;
+constexpr std::uint64_t bytes_max = std::uint64_t{1} << 46;
+
+struct Mapping {
+  std::byte* memory = nullptr;
+  std::size_t bytes = 0;
+};
+
+std::byte* map(std::size_t bytes) {
+  void* const at = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return at == MAP_FAILED ? nullptr : static_cast<std::byte*>(at);
+}
+
+// Huge pages, and aligned to one, if there is at least one. memory is null when the system has none left.
+Mapping map_pages(std::size_t bytes) {
+  if (bytes < huge_page_bytes) return {map(bytes), bytes};
+  const std::size_t kept = (bytes + huge_page_bytes - 1) / huge_page_bytes * huge_page_bytes;
+  std::byte* const begin = map(kept + huge_page_bytes);
+  if (begin == nullptr) return {};
+  // What is too much on both sides of the aligned part goes back.
+  const std::size_t before = huge_page_bytes - reinterpret_cast<std::uintptr_t>(begin) % huge_page_bytes;
+  ::munmap(begin, before);
+  if (before < huge_page_bytes) ::munmap(begin + before + kept, huge_page_bytes - before);
+  ::madvise(begin + before, kept, MADV_HUGEPAGE);
+  return {begin + before, kept};
+}
+
+}  // namespace
+
+Napi::Value allocate(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return translate(env, [&]() -> Napi::Value {
+    const std::uint64_t bytes = read_integer(info[0], "alloc: bytes", 1, bytes_max);
+    const Mapping mapping = map_pages(bytes);
+    if (mapping.memory == nullptr) {
+      const std::string why = std::strerror(errno);
+      throw_error(env, {ErrorCode::out_of_memory, "alloc: no memory for " + std::to_string(bytes) + " bytes: " + why + ".", {}});
+    }
+    return Napi::ArrayBuffer::New(env, mapping.memory, bytes,
+                                  [kept = mapping.bytes](Napi::Env, void* memory) { ::munmap(memory, kept); });
+  });
+}
+
+}  // namespace pccl::node
