@@ -74,12 +74,13 @@ async function build({ name, packages, present, compiler, source, libraries }) {
 
 /**
  * Builds what can be built.
+ * @param {readonly string[]} [names] default: all
  * @returns {Promise<Record<string, { path?: string, reason?: string }>>} by name: where the program is, or why it isn't
  */
-export async function buildPeerPrograms() {
+export async function buildPeerPrograms(names = PROGRAMS.map(({ name }) => name)) {
   /** @type {Record<string, { path?: string, reason?: string }>} */
   const built = {};
-  for (const program of PROGRAMS) {
+  for (const program of PROGRAMS.filter(({ name }) => names.includes(name))) {
     try {
       built[program.name] = { path: await build(program) };
     } catch (error) {
