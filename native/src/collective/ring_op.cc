@@ -10,8 +10,11 @@ namespace {
 
 RingSchedule schedule_of(const CollectiveCall& call, const Op::Seat& seat, std::size_t element_bytes) {
   const auto element = static_cast<std::uint32_t>(element_bytes);
-  return call.kind == Collective::all_reduce
-             ? RingSchedule::all_reduce(seat.rank, seat.ranks, call.recv_count, element)
+  if (call.kind == Collective::all_reduce) {
+    return RingSchedule::all_reduce(seat.rank, seat.ranks, call.recv_count, element);
+  }
+  return call.kind == Collective::reduce_scatter
+             ? RingSchedule::reduce_scatter(seat.rank, seat.ranks, call.recv_count, element)
              : RingSchedule::all_gather(seat.rank, seat.ranks, call.send_count, element);
 }
 
@@ -28,10 +31,17 @@ RingOp::RingOp(const Request& request, const Context& context)
   }
 }
 
-RingOp::~RingOp() { pool_.give_back(std::move(backup_)); }
+RingOp::~RingOp() {
+  pool_.give_back(std::move(backup_));
+  pool_.give_back(std::move(partial_));
+}
 
 bool RingOp::prepare() {
-  if (!reduces()) {
+  if (is(Collective::reduce_scatter)) {
+    partial_ = pool_.take(call().send_count * element_bytes());
+    return partial_.memory != nullptr;
+  }
+  if (is(Collective::all_gather)) {
     const std::size_t own = call().send_count * element_bytes();
     std::uint8_t* const into = static_cast<std::uint8_t*>(call().recv) + seat().rank * own;
     if (into != call().send) std::memcpy(into, call().send, own);
@@ -50,7 +60,7 @@ Op::Turn RingOp::turn(std::uint32_t from, const DataBody& body) const {
   }
   if (body.bytes != bytes(schedule_.received_chunk(body.step, body.chunk))) return Turn::wrong;
   // A final value is made from what this rank has sent of those elements, so it can't come before.
-  const bool final = reduces() && !schedule_.combines(body.step);
+  const bool final = is(Collective::all_reduce) && !schedule_.combines(body.step);
   if (final && !sent_[bit(body.step - (seat().ranks - 1), body.chunk)]) return Turn::wrong;
   return received_[bit(body.step, body.chunk)] ? Turn::received : Turn::wanted;
 }
@@ -102,10 +112,21 @@ std::optional<Op::Outgoing> RingOp::next_send(std::uint32_t to) {
   return Outgoing{{chunk.step, chunk.index, size}, payload_of(chunk)};
 }
 
-// An all_reduce's first step sends the input, all others what has come. An all_gather has its own block there too.
+// Where what comes is put, and sent on from.
+std::uint8_t* RingOp::output(const RingSchedule::Chunk& chunk) const {
+  auto* const recv = static_cast<std::uint8_t*>(call().recv);
+  if (!is(Collective::reduce_scatter)) return recv + offset(chunk);
+  if (chunk.step != schedule_.last_combining_step()) return partial_.memory.get() + offset(chunk);
+  return recv + offset(chunk) - seat().rank * call().recv_count * element_bytes();
+}
+
+// A chunk to be sent. The first step of a reduction sends the input; an all_gather has its own block where the others'
+// come.
 const std::uint8_t* RingOp::payload_of(const RingSchedule::Chunk& chunk) const {
-  const bool input = reduces() && chunk.step == 0;
-  return static_cast<const std::uint8_t*>(input ? call().send : call().recv) + offset(chunk);
+  const auto* const send = static_cast<const std::uint8_t*>(call().send);
+  const auto* const recv = static_cast<const std::uint8_t*>(call().recv);
+  if (chunk.step == 0) return send + offset(chunk);
+  return (is(Collective::reduce_scatter) ? partial_.memory.get() : recv) + offset(chunk);
 }
 
 void RingOp::send_again(std::uint32_t to, const DataBody& body) {

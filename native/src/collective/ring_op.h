@@ -1,9 +1,10 @@
-// An all_reduce or an all_gather on the ring: each chunk goes to the next rank as soon as it has come, combined.
-// ring_schedule.h says which.
+// An all_reduce, a reduce_scatter or an all_gather on the ring: each chunk goes to the next rank as soon as it has
+// come, combined. ring_schedule.h says which.
 //
 // In place, an all_reduce overwrites its input while it may still fail. Before a chunk of it is overwritten for the
-// first time, it is copied to a backup from the pool, which is as long as the input and the only memory that the op
-// needs; restore() copies back what was saved.
+// first time, it is copied to a backup from the pool, which is as long as the input; restore() copies back what was
+// saved. A reduce_scatter keeps what it passes on in memory from the pool, as long as its input; where everybody is
+// linked pairwise_reduce_scatter.h does without. Nothing else needs memory.
 #pragma once
 
 #include <cstdint>
@@ -32,13 +33,11 @@ class RingOp final : public Op {
   void restore() override;
 
  private:
-  bool reduces() const { return call().kind == Collective::all_reduce; }
-  bool in_place() const { return reduces() && call().send == call().recv; }
+  bool is(Collective kind) const { return call().kind == kind; }
+  bool in_place() const { return is(Collective::all_reduce) && call().send == call().recv; }
   std::size_t offset(const RingSchedule::Chunk& chunk) const { return chunk.begin_element * element_bytes(); }
   std::size_t bytes(const RingSchedule::Chunk& chunk) const { return chunk.elements * element_bytes(); }
-  std::uint8_t* output(const RingSchedule::Chunk& chunk) const {
-    return static_cast<std::uint8_t*>(call().recv) + offset(chunk);
-  }
+  std::uint8_t* output(const RingSchedule::Chunk& chunk) const;
   const std::uint8_t* payload_of(const RingSchedule::Chunk& chunk) const;
   std::size_t bit(std::uint32_t step, std::uint64_t chunk) const { return step * schedule_.chunks_max() + chunk; }
   void save_once(const RingSchedule::Chunk& chunk);
@@ -57,7 +56,8 @@ class RingOp final : public Op {
     std::uint64_t chunk = 0;
   };
   std::deque<Sendable> sendable_;
-  BufferPool::Buffer backup_;
+  BufferPool::Buffer backup_;   // of an all_reduce in place
+  BufferPool::Buffer partial_;  // of a reduce_scatter
 };
 
 }  // namespace pccl
