@@ -122,14 +122,14 @@ describe("pccl bench", () => {
 
   it("prints a table, and takes all options", async () => {
     const bench = new Bench(
-      ...["all-to-all", "--world", "3", "--sizes", "12KiB", "--dtype", "bf16", "--skew", "0.8"],
+      ...["all-to-all", "--world", "3", "--sizes", "12300B", "--dtype", "bf16", "--skew", "0.8"],
       ...["--concurrency", "4", "--connections", "2", "--iterations", "3", "--transport", "tcp"],
     );
     expect(await bench.code(), bench.stderr).toBe(0);
     expect(bench.stdout).toContain(
       "all-to-all between 3 peers, of bf16, a share of 0.8 to rank 0, split into 4 at once",
     );
-    expect(bench.stdout).toMatch(/^ +12264 B +tcp( +\d+\.\d+){5}$/m);
+    expect(bench.stdout).toMatch(/^ +12 KiB +tcp( +\d+\.\d+){5}$/m);
     const reduced = await new Bench(
       ...["all-reduce", "--sizes", "10B", "--dtype", "u8", "--op", "max", "--out-of-place", "--json"],
     ).results();
