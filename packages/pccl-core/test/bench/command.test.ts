@@ -160,6 +160,17 @@ describe("pccl bench", () => {
     expect(peers.filter(({ stderr }) => stderr.includes("rank 0 prints the results"))).toHaveLength(2);
   });
 
+  it("ends a run that it has joined when a peer leaves it, or a signal comes", async () => {
+    const coordinator = new RunningCoordinator();
+    const [, address = ""] = await coordinator.line(/listening on (\S+)/);
+    const args = ["all-reduce", "--world", "3", "--sizes", "4MiB", "--iterations", "1000000"];
+    const peers = Array.from({ length: 3 }, () => new Bench(...args, "--coordinator", address));
+    await coordinator.line(/world size 3/);
+    peers[0]?.child.kill("SIGINT");
+    expect(await Promise.all(peers.map((peer) => peer.code()))).toEqual([130, 1, 1]);
+    for (const { stderr } of peers.slice(1)) expect(stderr).toMatch(/^pccl: .*peer \d/m);
+  });
+
   it("refuses to join a run with other arguments, on every peer", async () => {
     const coordinator = new RunningCoordinator();
     const [, address = ""] = await coordinator.line(/listening on (\S+)/);
