@@ -57,7 +57,7 @@ export type {
   SendOptions,
   Transport,
 } from "./peer/collective-call.js";
-export { Collectives } from "./peer/collectives.js";
+export type { Collectives } from "./peer/collectives.js";
 export type { CommunicatorEvents, EpochEvent, PeerJoinedEvent, PeerLostEvent } from "./peer/events.js";
 export type { AllReduceAllResult } from "./peer/reduce-list.js";
 export { SharedState, type SharedStateOptions } from "./peer/shared-state.js";
