@@ -57,9 +57,9 @@ export type {
   SendOptions,
   Transport,
 } from "./peer/collective-call.js";
-export { Collectives } from "./peer/collectives.js";
+export type { Collectives } from "./peer/collectives.js";
 export type { CommunicatorEvents, EpochEvent, PeerJoinedEvent, PeerLostEvent } from "./peer/events.js";
 export type { AllReduceAllResult } from "./peer/reduce-list.js";
 export { SharedState, type SharedStateOptions } from "./peer/shared-state.js";
 export type { SyncResult } from "./peer/state-sync.js";
-export type { DType, Tensor } from "./peer/tensor.js";
+export type { ArrayOf, DType, Tensor } from "./peer/tensor.js";

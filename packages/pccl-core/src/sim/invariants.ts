@@ -104,9 +104,10 @@ export class Invariants {
     const name = nameIn(peer, op);
     const known = this.#op(peer, op);
     const sum = [...op.contributions.values()].reduce((total, { value }) => (total + value) | 0, 0);
-    // What a removed peer gave up by itself binds nobody: the verdict is that of the others.
+    // What a peer gave up that is gone now, or was removed, binds nobody: the verdict is that of the others.
     const { state, by } = known.settled ?? {};
-    if (state === "aborted" && by !== undefined && this.#removed.has(by)) known.settled = undefined;
+    const isGone = by !== undefined && (this.#removed.has(by) || !by.alive || by.user.result !== undefined);
+    if (state === "aborted" && isGone) known.settled = undefined;
     const isVoid = op.state === "aborted" && this.#removed.has(peer);
     if (known.settled !== undefined && known.settled.state !== op.state && !isVoid) {
       throw new Violation(
