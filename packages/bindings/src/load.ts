@@ -5,7 +5,7 @@ import type { Addon, Engine, EngineEvent } from "./addon.js";
 import { GuardedEngine } from "./guarded-engine.js";
 
 /** native/src/node/addon.cc has the same number. */
-const ABI_VERSION = 3;
+const ABI_VERSION = 4;
 
 /** Where `build:native` puts the addon, seen from dist/. */
 const ADDON_PATH = fileURLToPath(new URL("../../../build/native/Release/pccl.node", import.meta.url));

@@ -166,7 +166,7 @@ class World {
     }
   }
 
-  #join({ host, group, clock }: PlannedPeer): void {
+  #join({ host, group, machine, clock }: PlannedPeer): void {
     this.#joining--;
     const { steps, coordinatorTimeoutMs } = this.#scenario;
     const process = new Process(this.#clock, this.#network.random(`${host} speed`), clock, () => {
@@ -177,7 +177,7 @@ class World {
     });
     const peer = new SimPeer(
       process,
-      { host, group, steps, coordinatorTimeoutMs, behaviour: this.#behaviourOf(host) },
+      { host, group, hostId: machine, steps, coordinatorTimeoutMs, behaviour: this.#behaviourOf(host) },
       {
         network: this.#network,
         plane: this.#plane,
@@ -271,7 +271,7 @@ class World {
       const others = this.#peers.filter(({ group, host }) => group === peer.group && host !== peer.host);
       return others.some(
         (other) =>
-          severed(peer, other) &&
+          (severed(peer, other) || !isSteady(other)) &&
           !others.some(
             (third) =>
               third !== other &&
