@@ -116,7 +116,7 @@ describe("a collective", () => {
     const { peers } = await world(2);
     const [one, two] = peers as [Communicator, Communicator];
     const calls = [one.allReduce(f32()), two.barrier()];
-    for (const call of calls) expect(await codeOf(call)).toBe("ERR_PCCL_DESCRIPTOR_MISMATCH");
+    expect(await Promise.all(calls.map(codeOf))).toEqual(calls.map(() => "ERR_PCCL_DESCRIPTOR_MISMATCH"));
     await Promise.all([one.barrier(), two.barrier()]);
   });
 
