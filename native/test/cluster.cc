@@ -35,7 +35,8 @@ PendingOp Peer::fetch_state(const Member& source, std::vector<FetchTensor> tenso
   return {engine->fetch_state(source, std::move(tensors), callback), result};
 }
 
-Cluster::Cluster(std::size_t peers, std::vector<std::uint32_t> lanes, const Edit& edit) : edit_(edit) {
+Cluster::Cluster(std::size_t peers, std::vector<std::uint32_t> lanes, const Edit& edit, TransportMode transport)
+    : transport_(transport), edit_(edit) {
   lanes.resize(peers, 1);
   for (std::size_t i = 0; i < peers; ++i) peers_.push_back(make_peer(lanes[i]));
   next_view();
@@ -44,7 +45,7 @@ Cluster::Cluster(std::size_t peers, std::vector<std::uint32_t> lanes, const Edit
 std::unique_ptr<Peer> Cluster::make_peer(std::uint32_t lanes) {
   auto peer = std::make_unique<Peer>();
   peer->id = next_id_++;
-  peer->engine = Engine::create({.connections_per_peer = lanes, .transport = test_transport()});
+  peer->engine = Engine::create({.connections_per_peer = lanes, .transport = transport_});
   Peer* const at = peer.get();
   peer->engine->set_control({
       .prepared = [at](Epoch epoch, const std::vector<LinkFailure>& failures) { at->prepared_in(epoch).set(failures); },

@@ -87,13 +87,17 @@ struct Peer {
   PendingOp fetch_state(const Member& source, std::vector<FetchTensor> tensors);
 };
 
+// What the engines of a Cluster use, unless it says otherwise.
+TransportMode test_transport();
+
 class Cluster {
  public:
   // Changes what a peer's view says, before it gets it.
   using Edit = std::function<void(View&)>;
 
   // Engines with ids 1 … peers, in one installed ring. `lanes`: connections per peer of each.
-  explicit Cluster(std::size_t peers, std::vector<std::uint32_t> lanes = {}, const Edit& edit = nullptr);
+  explicit Cluster(std::size_t peers, std::vector<std::uint32_t> lanes = {}, const Edit& edit = nullptr,
+                   TransportMode transport = test_transport());
 
   Peer& operator[](std::size_t rank) { return *peers_[rank]; }
   std::size_t size() const { return peers_.size(); }
@@ -119,14 +123,12 @@ class Cluster {
  private:
   std::unique_ptr<Peer> make_peer(std::uint32_t lanes);
 
+  const TransportMode transport_;
   PeerId next_id_ = 1;
   Epoch epoch_ = 0;
   Edit edit_;
   std::vector<std::unique_ptr<Peer>> peers_;
 };
-
-// What the engines of a Cluster use.
-TransportMode test_transport();
 
 inline constexpr std::array<std::uint8_t, 16> test_key = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
 

@@ -54,6 +54,7 @@ std::vector<Frame> samples() {
       {6, {1, 1}, AbortBody{{ErrorCode::cancelled, 42, {}}}, 2},
       {6, {1, 1}, AbortBody{{ErrorCode::descriptor_mismatch, 42, mismatch}}, 3},
       {6, {1, 1}, AbortBody{{ErrorCode::call_mismatch, 42, {}}}, 4},
+      {6, {1, 1}, AbortBody{{ErrorCode::peer_lost, 42, {}}}, 5},
       {0, {}, AckBody{7, UINT64_MAX}},
       {0, {}, OverBody{63, UINT64_MAX, 9}, 5},
   };

@@ -20,8 +20,8 @@ OpKey with_seq(OpKey key, std::uint32_t seq) {
 
 std::size_t payload_bytes(const ReadyBody& body) { return body.payload ? body.payload->size() : 0; }
 
-template <typename T>
-bool contains(const std::vector<T>& values, const T& value) {
+template <typename Values, typename T>
+bool contains(const Values& values, const T& value) {
   return std::find(values.begin(), values.end(), value) != values.end();
 }
 
@@ -34,7 +34,8 @@ EpochOps::EpochOps(const View& view, const Context& context, Events events)
       pool_(context.pool),
       events_(std::move(events)),
       ranks_(static_cast<std::uint32_t>(view.ring.size())),
-      rounds_(dissemination_rounds(ranks_)) {
+      rounds_(dissemination_rounds(ranks_)),
+      hosts_(view) {
   while (view_.ring[rank_].id != view_.self) ++rank_;
   for (const std::uint32_t rank : linked_ranks(rank_, ranks_)) linked_.emplace(id_of(rank), rank);
 }
@@ -143,7 +144,7 @@ void EpochOps::post(const Op::Request& request) {
   if (records_.contains(*key)) --early_records_;
   Record& record = enter(*key);
   for (const Ready& word : record.ready) early_payload_bytes_ -= payload_bytes(word.body);
-  record.op = make_op(request, {seat_for(request.call), record, pool_});
+  record.op = make_op(request, {seat_for(request.call), record, pool_, hosts_});
   record.missing = record.op->partners();
   if (record.abort) return settle(record, abort_error(name(record), *record.abort), OpState::aborted);
   if (!record.op->prepare()) {
@@ -189,6 +190,28 @@ bool EpochOps::abort_if_missing(const OpKey& key, PeerId peer) {
   if (at == records_.end() || !at->second.op || !contains(ids_of(at->second.missing), peer)) return false;
   abort(at->second, {ErrorCode::call_mismatch, peer, {}});
   return true;
+}
+
+void EpochOps::schedule(const OpKey& key) {
+  if (contains(scheduled_, key)) return;
+  scheduled_.push_back(key);
+  if (scheduled_.size() == 1) work_ = EventLoop::Timer(loop_, {}, [this] { do_work(); });
+}
+
+// One piece of one op, so that what comes from outside has its turn in between.
+void EpochOps::do_work() {
+  const OpKey key = scheduled_.front();
+  scheduled_.pop_front();
+  if (!scheduled_.empty()) work_ = EventLoop::Timer(loop_, {}, [this] { do_work(); });
+  const auto found = records_.find(key);
+  if (found == records_.end() || !found->second.op) return;
+  Record& record = found->second;
+  std::optional<Error> error = record.op->work();
+  if (!error) return advance_commit(record);
+  const ErrorCode code = error->code == ErrorCode::peer_lost ? ErrorCode::peer_lost : ErrorCode::cancelled;
+  flood(key, {code, view_.self, {}});
+  error->message = name(record) + ": " + error->message;
+  settle(record, std::move(error), OpState::aborted);
 }
 
 void EpochOps::watch_for_stall(const OpKey& key) {
@@ -427,8 +450,13 @@ void EpochOps::freeze() {
   frozen_ = true;
   stall_watch_.clear();
   stall_timer_.reset();
+  scheduled_.clear();
+  work_.reset();
   std::erase_if(records_, [](const auto& entry) { return !entry.second.op; });
-  for (const auto& [key, record] : records_) release(*record.op);
+  for (auto& [key, record] : records_) {
+    release(*record.op);
+    record.later.reset();
+  }
   early_records_ = 0;
   early_payload_bytes_ = 0;
 }

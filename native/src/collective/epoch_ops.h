@@ -82,6 +82,10 @@ class EpochOps {
     void wake(std::uint32_t rank) override { ops.wake(rank); }
     void send_step(std::uint32_t rank, const StepBody& body) override { ops.send(ops.id_of(rank), key, body); }
     Link* link(std::uint32_t rank) override { return ops.mesh_.find(ops.id_of(rank)); }
+    void schedule() override { ops.schedule(key); }
+    void schedule_after(std::chrono::milliseconds delay) override {
+      later = EventLoop::Timer(ops.loop_, delay, [this] { schedule(); });
+    }
     bool has_called(std::uint32_t rank) const;
     // It has every partner's word too, so it stays done.
     bool done() const { return op && missing.empty() && op->done(); }
@@ -95,6 +99,7 @@ class EpochOps {
     std::vector<std::uint32_t> heard_from;  // who told all that it is done
     std::uint32_t rounds_sent = 0;
     std::optional<AbortReason> abort;
+    EventLoop::Timer later;
   };
   using Records = std::map<OpKey, Record>;
 
@@ -124,6 +129,8 @@ class EpochOps {
   void advance_commit(Record& record);
   void abort(Record& record, const AbortReason& reason);
   void flood(const OpKey& key, const AbortReason& reason);
+  void schedule(const OpKey& key);
+  void do_work();
   void watch_for_stall(const OpKey& key);
   void report_stalls();
   void settle(Record& record, std::optional<Error> error, OpState state);
@@ -141,6 +148,7 @@ class EpochOps {
   std::uint32_t rank_ = 0;
   std::uint32_t ranks_ = 0;
   std::uint32_t rounds_ = 0;
+  const Hosts hosts_;
   std::map<PeerId, std::uint32_t> linked_;
   bool frozen_ = false;
 
@@ -152,6 +160,8 @@ class EpochOps {
   // When which op will have waited for long, in order.
   std::deque<std::pair<EventLoop::Clock::time_point, OpKey>> stall_watch_;
   EventLoop::Timer stall_timer_;
+  std::deque<OpKey> scheduled_;
+  EventLoop::Timer work_;
   std::map<PeerId, OpKey> last_sent_;  // whose chunk went last to whom: the next op in order has its turn
 };
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/buffer_pool.h"
+#include "collective/hosts.h"
 #include "pccl/engine.h"
 #include "transport/frame.h"
 
@@ -30,7 +31,7 @@ class Op {
     std::chrono::steady_clock::time_point posted;
   };
 
-  // What an op may ask of its epoch, from within any of its own calls but the constructor.
+  // What an op may ask of its epoch, from within any of its own calls; from its constructor only for links.
   class Wire {
    public:
     // next_send may have something for that rank now.
@@ -40,6 +41,9 @@ class Op {
     virtual void send_step(std::uint32_t rank, const StepBody& body) = 0;
     // Null while the link is lost.
     virtual Link* link(std::uint32_t rank) = 0;
+    // work() is called once, in a later turn of the thread; the second time, not before that delay.
+    virtual void schedule() = 0;
+    virtual void schedule_after(std::chrono::milliseconds delay) = 0;
 
    protected:
     ~Wire() = default;
@@ -63,6 +67,7 @@ class Op {
     Seat seat;
     Wire& wire;
     BufferPool& pool;
+    const Hosts& hosts;
   };
 
   Op(const Request& request, const Context& context, Algorithm algorithm);
@@ -120,13 +125,17 @@ class Op {
   // This one, which next_send gave, hasn't arrived.
   virtual void send_again(std::uint32_t, const DataBody&) {}
 
+  // What it has scheduled: a piece of work of its own, short enough for all else to wait. An error ends the op, at the
+  // others too: as peer_lost, which asks for another try, if it is that, and else as withdrawn.
+  virtual std::optional<Error> work() { return std::nullopt; }
+
   // The whole result is here. It counts once every partner's `ready` has come.
   virtual bool done() const = 0;
 
   // The op has failed; nothing is called any more. All-reduces in place: the output is the input again.
   virtual void restore() {}
 
-  OpResult result(std::optional<Error> error) const;
+  virtual OpResult result(std::optional<Error> error) const;
 
  protected:
   // The constructor's job: partners, and whether the words that all are done go straight to all.

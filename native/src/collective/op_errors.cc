@@ -45,6 +45,9 @@ Error abort_error(const std::string& name, const AbortReason& reason) {
   if (reason.code == ErrorCode::call_mismatch) {
     return {reason.code, name + ": " + origin + " waits in another call", reason.origin};
   }
+  if (reason.code == ErrorCode::peer_lost) {
+    return {reason.code, name + ": " + origin + " couldn't go on with it; call it again", reason.origin};
+  }
   if (!reason.mismatch) {
     return {ErrorCode::cancelled, name + ": " + origin + " withdrew it before it was done", reason.origin};
   }

@@ -20,8 +20,9 @@ RingSchedule schedule_of(const CollectiveCall& call, const Op::Seat& seat, std::
 
 }  // namespace
 
-RingOp::RingOp(const Request& request, const Context& context)
+RingOp::RingOp(const Request& request, const Context& context, const Part& part)
     : Op(request, context, Algorithm::ring),
+      part_(part),
       schedule_(schedule_of(call(), seat(), element_bytes())),
       received_(schedule_.steps() * schedule_.chunks_max()),
       sent_(received_.size()) {
@@ -47,7 +48,7 @@ bool RingOp::prepare() {
     if (into != call().send) std::memcpy(into, call().send, own);
     return true;
   }
-  if (!in_place()) return true;
+  if (!keeps_backup()) return true;
   saved_.resize(seat().ranks * schedule_.chunks_max());
   backup_ = pool_.take(call().recv_count * element_bytes());
   return backup_.memory != nullptr;
@@ -83,7 +84,7 @@ void RingOp::receive_end(std::uint32_t, const DataBody& body, const std::uint8_t
     const auto* const local = static_cast<const std::uint8_t*>(call().send) + offset(chunk);
     const auto [dtype, op] = std::pair(call().dtype, call().op);
     if (chunk.step == schedule_.last_combining_step()) {
-      combine_last(dtype, op, output(chunk), local, payload, chunk.elements, seat().ranks);
+      combine_last(dtype, op, output(chunk), local, payload, chunk.elements, part_.contributions);
     } else {
       combine(dtype, op, output(chunk), local, payload, chunk.elements);
     }
@@ -137,7 +138,7 @@ void RingOp::send_again(std::uint32_t to, const DataBody& body) {
 
 // The first N steps receive each slice once, so the chunks of those are the ones that overwrite input.
 void RingOp::save_once(const RingSchedule::Chunk& chunk) {
-  if (!in_place() || chunk.step >= seat().ranks || saved_[bit(chunk.step, chunk.index)]) return;
+  if (!keeps_backup() || chunk.step >= seat().ranks || saved_[bit(chunk.step, chunk.index)]) return;
   std::memcpy(backup_.memory.get() + offset(chunk), output(chunk), bytes(chunk));
   saved_[bit(chunk.step, chunk.index)] = true;
 }

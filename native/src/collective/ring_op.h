@@ -20,7 +20,14 @@ namespace pccl {
 
 class RingOp final : public Op {
  public:
-  RingOp(const Request& request, const Context& context);
+  // As a part of another op: the result has that many contributions, and who has it keeps the input or not.
+  struct Part {
+    std::uint32_t contributions = 0;
+    bool keeps_input = false;
+  };
+
+  RingOp(const Request& request, const Context& context) : RingOp(request, context, {context.seat.ranks, false}) {}
+  RingOp(const Request& request, const Context& context, const Part& part);
   ~RingOp() override;
 
   bool prepare() override;
@@ -34,7 +41,9 @@ class RingOp final : public Op {
 
  private:
   bool is(Collective kind) const { return call().kind == kind; }
-  bool in_place() const { return is(Collective::all_reduce) && call().send == call().recv; }
+  bool keeps_backup() const {
+    return is(Collective::all_reduce) && call().send == call().recv && !part_.keeps_input;
+  }
   std::size_t offset(const RingSchedule::Chunk& chunk) const { return chunk.begin_element * element_bytes(); }
   std::size_t bytes(const RingSchedule::Chunk& chunk) const { return chunk.elements * element_bytes(); }
   std::uint8_t* output(const RingSchedule::Chunk& chunk) const;
@@ -42,6 +51,7 @@ class RingOp final : public Op {
   std::size_t bit(std::uint32_t step, std::uint64_t chunk) const { return step * schedule_.chunks_max() + chunk; }
   void save_once(const RingSchedule::Chunk& chunk);
 
+  const Part part_;
   const RingSchedule schedule_;
   // By bit().
   std::vector<bool> received_;

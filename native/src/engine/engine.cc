@@ -242,7 +242,10 @@ void EngineImpl::finished(OpId id, const OpResult& result) {
     const auto found = calls_.find(id);
     PCCL_CHECK(found != calls_.end());
     // Free before the caller hears of it, so that it can call again at once.
-    if (found->second.collective) --collectives_;
+    if (found->second.collective) {
+      --collectives_;
+      loop_.expect(false);
+    }
     if (found->second.tag) tags_.erase(*found->second.tag);
     if (!found->second.exports || result.error) leases_.give_back(id);
     callback = std::move(found->second.callback);
@@ -293,6 +296,7 @@ OpId EngineImpl::start(const CollectiveCall& call, OpCallback callback) {
   lease(kind.name, id, ranges_of(call, *view_));
   if (tag) tags_.insert(*tag);
   ++collectives_;
+  loop_.expect(true);
   const Op::Request request{id, call, view_->ring_epoch, std::chrono::steady_clock::now()};
   enter(id, {.callback = std::move(callback), .collective = true, .tag = tag},
         [this, request] { core_->start(request); });

@@ -17,6 +17,7 @@ enum class FrameType : std::uint8_t { ready = 1, data = 2, step = 3, done = 4, a
 constexpr std::uint8_t abort_cancelled = 1;
 constexpr std::uint8_t abort_mismatch = 2;
 constexpr std::uint8_t abort_call_mismatch = 3;
+constexpr std::uint8_t abort_peer_lost = 4;
 
 constexpr std::size_t mismatch_bytes = 2 * descriptor_bytes + sizeof(PeerId);
 
@@ -111,6 +112,7 @@ struct HeaderOf {
     raw.type = static_cast<std::uint8_t>(FrameType::abort);
     raw.a = body.reason.mismatch                           ? abort_mismatch
             : body.reason.code == ErrorCode::call_mismatch ? abort_call_mismatch
+            : body.reason.code == ErrorCode::peer_lost     ? abort_peer_lost
                                                            : abort_cancelled;
     raw.payload_bytes = body.reason.mismatch ? mismatch_bytes : 0;
     raw.value = body.reason.origin;
@@ -175,7 +177,7 @@ const char* fault(const RawHeader& raw, std::span<const std::uint8_t, header_byt
       if (raw.a > DoneBody::to_all || raw.value != 0) return "done round out of range";
       return nullptr;
     case FrameType::abort:
-      if (raw.a < abort_cancelled || raw.a > abort_call_mismatch) return "unknown abort code";
+      if (raw.a < abort_cancelled || raw.a > abort_peer_lost) return "unknown abort code";
       return nullptr;
     case FrameType::ack:
       if (raw.a != 0 || raw.key.tag != 0) return "detail in an ack frame";
@@ -261,8 +263,9 @@ std::optional<Frame> decode_frame(std::span<const std::uint8_t, header_bytes> he
       frame.body = DoneBody{raw.a};
       break;
     case FrameType::abort: {
-      AbortReason reason{raw.a == abort_call_mismatch ? ErrorCode::call_mismatch : ErrorCode::cancelled, raw.value,
-                         std::nullopt};
+      AbortReason reason{ErrorCode::cancelled, raw.value, std::nullopt};
+      if (raw.a == abort_call_mismatch) reason.code = ErrorCode::call_mismatch;
+      if (raw.a == abort_peer_lost) reason.code = ErrorCode::peer_lost;
       if (raw.a == abort_mismatch) {
         const auto own = load_descriptor(payload.data());
         const auto others = load_descriptor(payload.data() + descriptor_bytes + sizeof(PeerId));

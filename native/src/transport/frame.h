@@ -56,9 +56,9 @@ struct Mismatch {
 };
 
 struct AbortReason {
-  // cancelled, call_mismatch, or descriptor_mismatch, which has `mismatch`
+  // cancelled, call_mismatch, peer_lost, or descriptor_mismatch, which has `mismatch`
   ErrorCode code = ErrorCode::cancelled;
-  PeerId origin = 0;  // who withdrew it, who found the mismatch, or who waits in another call
+  PeerId origin = 0;  // who withdrew it, found the mismatch, waits in another call, or couldn't go on
   std::optional<Mismatch> mismatch;
 };
 

@@ -75,6 +75,11 @@ export class EngineOps {
     return this.#pending.size;
   }
 
+  /** A zeroed buffer of pages of its own. */
+  allocate(bytes: number): ArrayBuffer {
+    return guard("alloc", () => addon().allocate(bytes));
+  }
+
   /**
    * Runs a collective op to its end. It was shaped for a group of `peers`: if that isn't the installed one any more,
    * and the call's shape depends on it or doesn't fit the new one, it rejects with ERR_PCCL_PEER_LOST.
