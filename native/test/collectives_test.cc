@@ -199,13 +199,18 @@ class CollectivesOf : public testing::TestWithParam<std::size_t> {
   Cluster cluster_{GetParam()};
   bool alone() const { return GetParam() == 1; }
   bool linked() const { return GetParam() <= 16; }
+  // What carries out what is too long to go with the `ready`; members of one host read each other's memory.
+  Algorithm of_long(Algorithm over_links) const {
+    if (alone()) return Algorithm::alone;
+    return linked() && test_transport() == TransportMode::shm ? Algorithm::direct : over_links;
+  }
 };
 
 TEST_P(CollectivesOf, ReduceScatter) {
   EXPECT_EQ(reduce_scatter<float>(cluster_, 3),
             alone() ? Algorithm::alone : linked() ? Algorithm::one_shot : Algorithm::ring);
   EXPECT_EQ(reduce_scatter<float>(cluster_, 40'001, ReduceOp::max),
-            alone() ? Algorithm::alone : linked() ? Algorithm::pairwise : Algorithm::ring);
+            of_long(linked() ? Algorithm::pairwise : Algorithm::ring));
   reduce_scatter<std::int64_t>(cluster_, 1001, ReduceOp::avg);
   reduce_scatter<std::uint8_t>(cluster_, 2 * chunk + 5);
 }
@@ -216,7 +221,7 @@ TEST_P(CollectivesOf, AllGather) {
               alone() ? Algorithm::alone : linked() ? Algorithm::pairwise : Algorithm::ring);
     all_gather<std::int64_t>(cluster_, 5001, in_place);
     EXPECT_EQ(all_gather<std::uint8_t>(cluster_, 2 * chunk + 5, in_place),
-              alone() ? Algorithm::alone : Algorithm::ring);
+              of_long(Algorithm::ring));
   }
 }
 
@@ -225,7 +230,7 @@ TEST_P(CollectivesOf, Broadcast) {
     EXPECT_EQ(broadcast<float>(cluster_, 3, root),
               alone() ? Algorithm::alone : linked() ? Algorithm::pairwise : Algorithm::chain);
     broadcast<double>(cluster_, 3001, root);
-    EXPECT_EQ(broadcast<std::uint8_t>(cluster_, 3 * chunk + 1, root), alone() ? Algorithm::alone : Algorithm::chain);
+    EXPECT_EQ(broadcast<std::uint8_t>(cluster_, 3 * chunk + 1, root), of_long(Algorithm::chain));
   }
 }
 
