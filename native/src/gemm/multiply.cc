@@ -11,10 +11,16 @@ namespace pccl::gemm {
 namespace {
 
 // A block of the left-hand matrix, packed, stays in the second-level cache while the panels of the right one pass by.
-constexpr std::size_t block_cells = 512;
-constexpr std::size_t block_rows = 384;
-static_assert(gradient_block <= block_cells);
+constexpr std::size_t block_depth = 1024;  // in cells
+constexpr std::size_t block_cells = 192 * block_depth;
+constexpr std::size_t block_rows_max = 384;
 constexpr std::size_t rows_max = 12;  // of any kernel
+static_assert(gradient_block <= block_depth);
+
+// To a depth in cells.
+std::size_t rows_per_block(std::size_t depth) {
+  return std::min(block_rows_max, block_cells / std::min(depth, block_depth) / rows_max * rows_max);
+}
 
 struct Start {
   const float* data = nullptr;  // null: zeros
@@ -124,8 +130,9 @@ struct BlockProduct {
 void multiply_from(Start start, const Operand& left, const PackedMatrix& right, Results into, Workspace& workspace) {
   PCCL_CHECK(left.depth == right.depth);
   const DType dtype = left.dtype;
-  const std::size_t elements = block_cells * cell_elements(dtype);
-  Cell* const left_cells = workspace.left.reserve(block_rows * block_cells);
+  const std::size_t elements = block_depth * cell_elements(dtype);
+  const std::size_t block_rows = rows_per_block(depth_cells(dtype, left.depth));
+  Cell* const left_cells = workspace.left.reserve(block_cells);
   BlockProduct block;
   block.kernel = choose_kernel(dtype);
   block.panel_cells = panel_columns * depth_cells(dtype, right.depth);
@@ -160,8 +167,9 @@ void add_gradient(const Operand& left, const Operand& right, std::uint64_t first
                   Workspace& workspace) {
   PCCL_CHECK(left.depth == right.depth && left.dtype == right.dtype);
   const DType dtype = left.dtype;
-  Cell* const left_cells = workspace.left.reserve(block_rows * block_cells);
+  Cell* const left_cells = workspace.left.reserve(block_cells);
   Cell* const right_cells = workspace.right.reserve(packed_cells(dtype, right.width, gradient_block));
+  const std::size_t block_rows = rows_per_block(depth_cells(dtype, gradient_block));
   BlockProduct block;
   block.kernel = choose_kernel(dtype);
   block.columns = right.width;

@@ -60,26 +60,25 @@ HWY_INLINE void transpose_lines(const std::byte* const lines[row_step], std::siz
   }
 }
 
+// Bytes of each line that are packed before the next four lines have their turn: what they become stays in the
+// first-level cache meanwhile.
+constexpr std::size_t turn_bytes = 256;
+
+constexpr std::byte no_line[turn_bytes] = {};
+
 // The depth's neighbours are neighbours in memory.
 void pack_along_depth(const Operand& operand, std::size_t panel_width, Cell* into) {
-  const std::size_t element = element_bytes(operand.dtype);
   const auto* const data = static_cast<const std::byte*>(operand.data);
-  const std::size_t bytes = operand.depth * element;
-  const std::size_t cells = depth_cells(operand.dtype, operand.depth);
-  for (std::size_t first = 0; first < panel_width; first += row_step) {
-    if (first + row_step <= operand.width) {
+  const std::size_t line_stride = operand.width_stride * element_bytes(operand.dtype);
+  const std::size_t bytes = operand.depth * element_bytes(operand.dtype);
+  for (std::size_t at = 0; at < bytes; at += turn_bytes, into += turn_bytes / sizeof(Cell) * panel_width) {
+    const std::size_t count = std::min(turn_bytes, bytes - at);
+    for (std::size_t first = 0; first < panel_width; first += row_step) {
       const std::byte* lines[row_step];
-      for (std::size_t i = 0; i < row_step; ++i) lines[i] = data + (first + i) * operand.width_stride * element;
-      transpose_lines(lines, bytes, panel_width, into + first);
-      continue;
-    }
-    for (std::size_t i = first; i < first + row_step; ++i) {
-      const std::byte* const line = i < operand.width ? data + i * operand.width_stride * element : nullptr;
-      for (std::size_t cell = 0; cell < cells; ++cell) {
-        const std::size_t at = cell * sizeof(Cell);
-        into[cell * panel_width + i] =
-            line == nullptr ? 0 : load_cell(line + at, std::min(sizeof(Cell), bytes - at));
+      for (std::size_t i = 0; i < row_step; ++i) {
+        lines[i] = first + i < operand.width ? data + (first + i) * line_stride + at : no_line;
       }
+      transpose_lines(lines, count, panel_width, into + first);
     }
   }
 }
