@@ -3,6 +3,7 @@
 // time of all peers together (less disturbed by other load), and whether the sums were right.
 //
 //   all_reduce_bench [--peers 2] [--bytes 67108864] [--rounds 9] [--connections 1] [--in-place]
+//                    [--transport shm|tcp]
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -32,6 +33,7 @@ struct Options {
   std::uint32_t rounds = 9;
   std::uint32_t connections = 1;  // per peer
   bool in_place = false;
+  pccl::TransportMode transport = pccl::TransportMode::automatic;
 };
 
 // What the processes share: ports to link up, a barrier before each round, and the times.
@@ -59,7 +61,7 @@ void wait_until(F condition) {
 }
 
 int run_peer(Shared& shared, const Options& options, std::uint32_t rank) {
-  const auto engine = pccl::Engine::create({.connections_per_peer = options.connections});
+  const auto engine = pccl::Engine::create({.connections_per_peer = options.connections, .transport = options.transport});
   std::promise<void> linked;
   engine->set_control({.prepared = [&](pccl::Epoch, const std::vector<pccl::LinkFailure>& failures) {
     if (!failures.empty()) std::fprintf(stderr, "%s\n", failures[0].reason.c_str());
@@ -70,6 +72,7 @@ int run_peer(Shared& shared, const Options& options, std::uint32_t rank) {
   for (std::uint32_t other = 0; other < options.peers; ++other) {
     wait_until([&] { return shared.ports[other] != 0; });
     view.ring.push_back({other + 1, "127.0.0.1", shared.ports[other]});
+    view.hosts.push_back(options.transport == pccl::TransportMode::tcp ? other : 0);
   }
   engine->prepare(view, 10'000);
   linked.get_future().wait();
@@ -114,6 +117,10 @@ Options parse(int argc, char** argv) {
       options.in_place = true;
       continue;
     }
+    if (name == "--transport" && i + 1 < argc) {
+      options.transport = std::strcmp(argv[++i], "tcp") == 0 ? pccl::TransportMode::tcp : pccl::TransportMode::shm;
+      continue;
+    }
     const std::uint64_t value = i + 1 < argc ? std::strtoull(argv[++i], nullptr, 10) : 0;
     if (name == "--peers" && value >= 1 && value <= peers_max) {
       options.peers = static_cast<std::uint32_t>(value);
@@ -125,7 +132,8 @@ Options parse(int argc, char** argv) {
       options.connections = static_cast<std::uint32_t>(value);
     } else {
       std::fprintf(stderr,
-                   "usage: all_reduce_bench [--peers N] [--bytes N] [--rounds N] [--connections N] [--in-place]\n");
+                   "usage: all_reduce_bench [--peers N] [--bytes N] [--rounds N] [--connections N] [--in-place]\n"
+                   "                        [--transport shm|tcp]\n");
       std::exit(2);
     }
   }

@@ -1,10 +1,17 @@
 #include "cluster.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <cstring>
 #include <set>
 #include <stdexcept>
 
 namespace pccl::test {
+
+TransportMode test_transport() {
+  const char* const name = std::getenv("PCCL_TEST_TRANSPORT");
+  return name != nullptr && std::strcmp(name, "shm") == 0 ? TransportMode::shm : TransportMode::tcp;
+}
 
 Awaited<std::vector<LinkFailure>> Peer::prepared_in(Epoch epoch) {
   const std::lock_guard lock(mutex);
@@ -37,7 +44,7 @@ Cluster::Cluster(std::size_t peers, std::vector<std::uint32_t> lanes, const Edit
 std::unique_ptr<Peer> Cluster::make_peer(std::uint32_t lanes) {
   auto peer = std::make_unique<Peer>();
   peer->id = next_id_++;
-  peer->engine = Engine::create({.connections_per_peer = lanes});
+  peer->engine = Engine::create({.connections_per_peer = lanes, .transport = test_transport()});
   Peer* const at = peer.get();
   peer->engine->set_control({
       .prepared = [at](Epoch epoch, const std::vector<LinkFailure>& failures) { at->prepared_in(epoch).set(failures); },
@@ -60,6 +67,7 @@ void Cluster::kill(std::size_t rank) {
 View Cluster::view_for(const Peer& peer) const {
   View view{.epoch = epoch_, .view_epoch = epoch_, .self = peer.id, .key = test_key, .ring = {}, .world_size = 0};
   for (const auto& member : peers_) view.ring.push_back(member->member());
+  view.hosts.assign(peers_.size(), 0);
   view.world_size = static_cast<std::uint32_t>(peers_.size());
   if (edit_) edit_(view);
   return view;

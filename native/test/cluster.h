@@ -1,4 +1,4 @@
-// Several engines in this process, linked over loopback, and a stand-in for the coordinator: it makes views, and
+// Several engines in this process, linked over loopback or, when PCCL_TEST_TRANSPORT says shm, through shared memory, and a stand-in for the coordinator: it makes views, and
 // decides over ops by the rules of docs/protocol.md.
 #pragma once
 
@@ -109,6 +109,9 @@ class Cluster {
   Edit edit_;
   std::vector<std::unique_ptr<Peer>> peers_;
 };
+
+// What the engines of a Cluster use.
+TransportMode test_transport();
 
 inline constexpr std::array<std::uint8_t, 16> test_key = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
 

@@ -90,6 +90,8 @@ struct View {
   // A link on which nothing came for this long is broken.
   std::uint32_t silence_ms = 5000;
   std::vector<RelayPair> relays = {};
+  // Parallel to `ring`: members with equal numbers run on one host. Empty: each on one of its own.
+  std::vector<std::uint32_t> hosts = {};
 };
 
 struct InstalledView {
@@ -177,13 +179,21 @@ struct ControlCallbacks {
   std::function<void(const StalledOp&)> stalled = {};
 };
 
+// What links to members on the same host are made of.
+enum class TransportMode : std::uint8_t {
+  automatic,  // shared memory; TCP where that can't be had
+  shm,        // shared memory, and links to other hosts fail
+  tcp,
+};
+
 struct EngineOptions {
   std::string host = "127.0.0.1";
   std::uint16_t port = 0;
-  // TCP connections that make up a link, 1 … 64. Of two peers that want different numbers both use the larger one.
+  // TCP connections that make up a link over TCP, 1 … 64. Of two peers that want different numbers both use the larger one.
   std::uint32_t connections_per_peer = 1;
   // All-reduces in flight at once, 1 … 256.
   std::uint32_t ops_in_flight_max = 16;
+  TransportMode transport = TransportMode::automatic;
 };
 
 class Engine {
@@ -193,6 +203,9 @@ class Engine {
   virtual ~Engine() = default;
 
   virtual std::uint16_t port() const = 0;
+  // Equal for engines that can share memory: those of one boot of one machine, in one network namespace. 32 hex
+  // digits; empty for an engine that uses TCP alone, because it is to or because the system leaves it no choice.
+  virtual const std::string& host_id() const = 0;
   virtual std::optional<InstalledView> view() const = 0;
 
   // The calls that return an id throw EngineError on bad input, before anything changes; otherwise the callback is

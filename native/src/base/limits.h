@@ -32,6 +32,8 @@ inline constexpr auto stalled_after = 1000ms;
 inline constexpr std::uint32_t chunk_bytes = 512 * 1024;
 // Payload that a lane reads, or writes, before others have their turn.
 inline constexpr std::size_t link_turn_bytes = 512 * 1024;
+// Each of the two of a lane in shared memory, which has no other memory but a page. docs/decisions has the measurement.
+inline constexpr std::size_t shm_ring_bytes = 512 * 1024;
 // Numbered frames that a peer leaves unacknowledged before its link counts as broken.
 inline constexpr std::size_t link_frames_unacknowledged_max = 16384;
 // Chunks that a lane remembers; it sends no more until the peer has acknowledged some.

@@ -42,15 +42,19 @@ Error change_between(const View& from, const View& to) {
 
 }  // namespace
 
-Core::Core(EventLoop& loop, UniqueFd listener, const EngineOptions& options, Events events)
+Core::Core(EventLoop& loop, UniqueFd listener, UniqueFd local_listener, const EngineOptions& options, Events events)
     : loop_(loop),
       events_(std::move(events)),
       resolver_(loop),
-      mesh_({loop, resolver_, scratch_, *this}, options.connections_per_peer),
+      mesh_({loop, resolver_, scratch_, *this}, options.connections_per_peer, options.transport),
       relays_(loop, resolver_),
       exports_(loop, hasher_, [this](OpId id, const OpResult& result) { events_.finished(id, result); }),
       server_(loop, exports_),
-      acceptor_(loop, *this, std::move(listener)) {}
+      acceptor_(loop, *this, std::move(listener), Path::tcp) {
+  if (!local_listener) return;
+  Acceptor::Owner& owner = *this;
+  local_acceptor_.emplace(loop, owner, std::move(local_listener), Path::shm);
+}
 
 void Core::all_reduce(const AllReduceOp::Request& request) {
   if (open()) return epoch_->post(request);
@@ -89,6 +93,7 @@ std::variant<std::vector<OpReport>, Error> Core::prepare(const View& view, std::
     events_.prepared(epoch, failures);
   });
   acceptor_.judge_waiting();
+  if (local_acceptor_) local_acceptor_->judge_waiting();
   return epoch_ ? epoch_->reports() : std::vector<OpReport>{};
 }
 
@@ -240,16 +245,18 @@ const View* Core::known_view(Epoch epoch) const {
   return epoch_ && epoch_->view().epoch == epoch ? &epoch_->view() : nullptr;
 }
 
-Acceptor::Judgement Core::judge(const Hello& hello) {
+Acceptor::Judgement Core::judge(const Hello& hello, Path path) {
   using Judgement = Acceptor::Judgement;
   const View* const view = known_view(hello.epoch);
   if (view == nullptr) return hello.epoch > last_known_epoch() ? Judgement::wait : Judgement::refuse;
   if (!same_key(hello.key, view->key) || !has_member(*view, hello.from)) return Judgement::refuse;
+  const bool for_link = hello.to == view->self && hello.kind == ConnectionKind::link;
+  if (path == Path::shm && !for_link) return Judgement::refuse;
   if (hello.to != view->self) {
     const bool ours = Relays::has_pair(view->relays, hello.from, hello.to);
     return ours && !relays_.full() ? Judgement::forward : Judgement::refuse;
   }
-  if (hello.kind == ConnectionKind::link) return mesh_.judge(hello);
+  if (for_link) return mesh_.judge(hello, path);
   return server_.full() ? Judgement::refuse : Judgement::accept;
 }
 
@@ -257,11 +264,11 @@ Welcome Core::welcome(const Hello& hello) {
   return hello.kind == ConnectionKind::link ? mesh_.welcome(hello) : Welcome{};
 }
 
-void Core::accepted(const Hello& hello, UniqueFd fd) {
+void Core::accepted(const Hello& hello, Connection connection) {
   if (hello.kind == ConnectionKind::state) {
-    server_.add(std::move(fd));
+    server_.add(std::move(connection.fd));
   } else {
-    mesh_.add(hello, std::move(fd));
+    mesh_.add(hello, std::move(connection));
   }
 }
 

@@ -39,7 +39,8 @@ class Core final : Link::Owner, Acceptor::Owner {
     std::function<void(const StalledOp&)> stalled;
   };
 
-  Core(EventLoop& loop, UniqueFd listener, const EngineOptions& options, Events events);
+  // `local_listener`: of this host's processes; empty: only TCP.
+  Core(EventLoop& loop, UniqueFd listener, UniqueFd local_listener, const EngineOptions& options, Events events);
 
   void all_reduce(const AllReduceOp::Request& request);
   bool cancel(OpId id);
@@ -80,9 +81,9 @@ class Core final : Link::Owner, Acceptor::Owner {
   void on_outdated(Link& link, LinkId later) override;
   void on_broken(Link& link, const std::string& reason) override;
 
-  Acceptor::Judgement judge(const Hello& hello) override;
+  Acceptor::Judgement judge(const Hello& hello, Path path) override;
   Welcome welcome(const Hello& hello) override;
-  void accepted(const Hello& hello, UniqueFd fd) override;
+  void accepted(const Hello& hello, Connection connection) override;
   void forward(const Hello& hello, UniqueFd fd) override;
 
   bool open() const { return epoch_ && !epoch_->frozen(); }
@@ -106,6 +107,7 @@ class Core final : Link::Owner, Acceptor::Owner {
   StateServer server_;
   std::map<OpId, std::unique_ptr<StateFetch>> fetches_;
   Acceptor acceptor_;
+  std::optional<Acceptor> local_acceptor_;
 };
 
 }  // namespace pccl

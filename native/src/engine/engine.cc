@@ -16,7 +16,9 @@
 #include "base/dtype.h"
 #include "base/limits.h"
 #include "engine/core.h"
+#include "engine/host_id.h"
 #include "engine/leases.h"
+#include "transport/local_socket.h"
 #include "transport/ring_links.h"
 #include "transport/socket.h"
 
@@ -63,6 +65,10 @@ void check_view(const View& view) {
   };
   for (const std::uint32_t rank : linked_ranks(ranks[view.self], static_cast<std::uint32_t>(view.ring.size()))) {
     check_reachable(view.ring[rank], "to be linked with");
+  }
+  if (!view.hosts.empty() && view.hosts.size() != view.ring.size()) {
+    refuse(ErrorCode::invalid_argument,
+           name + std::to_string(view.hosts.size()) + " hosts for " + std::to_string(view.ring.size()) + " members");
   }
   for (const RelayPair& pair : view.relays) {
     if (pair.a == pair.b) refuse(ErrorCode::invalid_argument, name + "a relay between a peer and itself");
@@ -117,6 +123,7 @@ class EngineImpl final : public Engine {
   ~EngineImpl() override { close(); }
 
   std::uint16_t port() const override { return port_; }
+  const std::string& host_id() const override { return host_id_; }
   std::optional<InstalledView> view() const override;
 
   OpId all_reduce(const AllReduce& call, OpCallback callback) override;
@@ -158,6 +165,7 @@ class EngineImpl final : public Engine {
   const std::uint32_t ops_in_flight_max_;
   mutable EventLoop loop_;
   std::uint16_t port_ = 0;
+  std::string host_id_;
   std::unique_ptr<Core> core_;
 
   mutable std::mutex mutex_;
@@ -179,6 +187,15 @@ EngineImpl::EngineImpl(const EngineOptions& options) : ops_in_flight_max_(option
   check_options(options);
   UniqueFd listener = listen_tcp(options.host, options.port);
   port_ = local_port(listener.get());
+  UniqueFd local_listener;
+  if (options.transport != TransportMode::tcp) {
+    local_listener = listen_local(port_);
+    if (local_listener) host_id_ = read_host_id();
+    if (host_id_.empty() && options.transport == TransportMode::shm) {
+      const std::string why = local_listener ? "this host has no boot id or no network namespace" : errno_text(errno);
+      refuse(ErrorCode::io, "create engine: no shared memory with transport shm: " + why);
+    }
+  }
   Core::Events events{
       .finished = [this](OpId id, const OpResult& result) { finished(id, result); },
       .installed =
@@ -202,7 +219,7 @@ EngineImpl::EngineImpl(const EngineOptions& options) : ops_in_flight_max_(option
             if (control_.stalled) control_.stalled(op);
           },
   };
-  core_ = std::make_unique<Core>(loop_, std::move(listener), options, std::move(events));
+  core_ = std::make_unique<Core>(loop_, std::move(listener), std::move(local_listener), options, std::move(events));
   thread_ = std::thread([this] { loop_.run(); });
 }
 

@@ -36,6 +36,14 @@ Member read_member(Napi::Value value, const std::string& what, std::uint64_t por
   return member;
 }
 
+TransportMode read_transport(Napi::Value value, const std::string& what) {
+  const std::string name = value.IsString() ? value.As<Napi::String>().Utf8Value() : "";
+  if (name == "auto") return TransportMode::automatic;
+  if (name == "shm") return TransportMode::shm;
+  if (name == "tcp") return TransportMode::tcp;
+  throw_not(value, what, "\"auto\", \"shm\" or \"tcp\"");
+}
+
 std::uint32_t read_u32_or(Napi::Value value, const std::string& what, std::uint32_t otherwise, std::uint32_t max) {
   return value.IsUndefined() ? otherwise : static_cast<std::uint32_t>(read_integer(value, what, 1, max));
 }
@@ -146,6 +154,14 @@ View read_view(Napi::Value value, const std::string& what) {
     const Napi::Object pair = read_object(relays.Get(i), which);
     view.relays.push_back({read_peer_id(pair.Get("a"), which + ".a"), read_peer_id(pair.Get("b"), which + ".b")});
   }
+  const Napi::Value hosts = object.Get("hosts");
+  if (!hosts.IsUndefined()) {
+    const Napi::Array numbers = read_array(hosts, what + ".hosts");
+    for (std::uint32_t i = 0; i < numbers.Length(); ++i) {
+      const std::string which = what + ".hosts[" + std::to_string(i) + "]";
+      view.hosts.push_back(static_cast<std::uint32_t>(read_integer(numbers.Get(i), which, 0, u32_max)));
+    }
+  }
   return view;
 }
 
@@ -173,6 +189,8 @@ EngineOptions read_engine_options(Napi::Value value, const std::string& what) {
                                              options.connections_per_peer, limits::connections_per_peer_max);
   options.ops_in_flight_max = read_u32_or(object.Get("opsInFlightMax"), what + ".opsInFlightMax",
                                           options.ops_in_flight_max, limits::ops_in_flight_max);
+  const Napi::Value transport = object.Get("transport");
+  if (!transport.IsUndefined()) options.transport = read_transport(transport, what + ".transport");
   return options;
 }
 

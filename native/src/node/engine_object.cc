@@ -39,6 +39,7 @@ Napi::Function EngineObject::define(Napi::Env env) {
                      {
                          InstanceAccessor<&EngineObject::id>("id"),
                          InstanceAccessor<&EngineObject::port>("port"),
+                         InstanceAccessor<&EngineObject::host_id>("hostId"),
                          InstanceMethod<&EngineObject::view>("view"),
                          InstanceMethod<&EngineObject::all_reduce>("allReduce"),
                          InstanceMethod<&EngineObject::cancel>("cancel"),
@@ -64,6 +65,7 @@ EngineObject::EngineObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<En
   attachment_ = *info[0].As<Napi::External<std::shared_ptr<Attachment>>>().Data();
   id_ = attachment_->engine_id();
   port_ = attachment_->engine().port();
+  host_id_ = attachment_->engine().host_id();
 }
 
 Engine& EngineObject::open_engine(Napi::Env env, const char* call) const {
@@ -86,6 +88,10 @@ Engine& EngineObject::open_engine(Napi::Env env, const char* call, Role role) co
 Napi::Value EngineObject::id(const Napi::CallbackInfo& info) { return number(info.Env(), id_); }
 
 Napi::Value EngineObject::port(const Napi::CallbackInfo& info) { return number(info.Env(), port_); }
+
+Napi::Value EngineObject::host_id(const Napi::CallbackInfo& info) {
+  return Napi::String::New(info.Env(), host_id_);
+}
 
 Napi::Value EngineObject::view(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();

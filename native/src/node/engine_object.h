@@ -4,6 +4,7 @@
 #include <napi.h>
 
 #include <memory>
+#include <string>
 
 #include "node/attachment.h"
 
@@ -21,6 +22,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
  private:
   Napi::Value id(const Napi::CallbackInfo& info);
   Napi::Value port(const Napi::CallbackInfo& info);
+  Napi::Value host_id(const Napi::CallbackInfo& info);
   Napi::Value view(const Napi::CallbackInfo& info);
   Napi::Value all_reduce(const Napi::CallbackInfo& info);
   Napi::Value cancel(const Napi::CallbackInfo& info);
@@ -42,6 +44,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   std::shared_ptr<Attachment> attachment_;
   std::uint32_t id_ = 0;
   std::uint16_t port_ = 0;
+  std::string host_id_;
 };
 
 // What one environment that loaded the addon owns.

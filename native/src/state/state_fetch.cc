@@ -33,8 +33,8 @@ StateFetch::StateFetch(EventLoop& loop, Resolver& resolver, WorkerThread& hasher
                               .host = request_.source.host,
                               .port = request_.source.port,
                               .timeout = limits::dial_attempt_timeout},
-                Dial::Outcome{.connected = [this](UniqueFd fd, const Welcome&) { connected(std::move(fd)); },
-                              .gave_up = [this](const std::string& reason) { fail(reason); },
+                Dial::Outcome{.connected = [this](Connection to, const Welcome&) { connected(std::move(to.fd)); },
+                              .gave_up = [this](const std::string& reason, Dial::Failure) { fail(reason); },
                               .gone = [this](const Welcome&) { fail("the peer refuses the connection"); }});
 }
 

@@ -10,6 +10,7 @@
 
 #include "base/limits.h"
 #include "base/unique_fd.h"
+#include "transport/channel.h"
 #include "transport/event_loop.h"
 #include "transport/handshake.h"
 
@@ -22,18 +23,19 @@ class Acceptor final : EventLoop::Handler {
 
   class Owner {
    public:
-    virtual Judgement judge(const Hello& hello) = 0;
+    virtual Judgement judge(const Hello& hello, Path path) = 0;
     // What to say to one that is accepted, or whose link is gone.
     virtual Welcome welcome(const Hello& hello) = 0;
-    // The Welcome has been sent on `fd`.
-    virtual void accepted(const Hello& hello, UniqueFd fd) = 0;
+    // The Welcome has been sent.
+    virtual void accepted(const Hello& hello, Connection connection) = 0;
     virtual void forward(const Hello& hello, UniqueFd fd) = 0;
 
    protected:
     ~Owner() = default;
   };
 
-  Acceptor(EventLoop& loop, Owner& owner, UniqueFd listener);
+  // `path`: shm for a listener of this host's processes.
+  Acceptor(EventLoop& loop, Owner& owner, UniqueFd listener, Path path);
 
   // The owner knows another view now: those that wait are judged again.
   void judge_waiting();
@@ -46,6 +48,7 @@ class Acceptor final : EventLoop::Handler {
     Acceptor& acceptor;
     std::list<Stranger>::iterator self;
     UniqueFd fd;
+    UniqueFd memory;  // that it has passed
     EventLoop::Watch watch;
     EventLoop::Timer timeout;
     std::array<std::uint8_t, hello_bytes> bytes;
@@ -62,6 +65,7 @@ class Acceptor final : EventLoop::Handler {
   EventLoop& loop_;
   Owner& owner_;
   UniqueFd listener_;
+  const Path path_;
   EventLoop::Watch watch_;
   EventLoop::Timer resume_;
   std::list<Stranger> strangers_;  // oldest first

@@ -7,9 +7,18 @@
 #include <utility>
 
 #include "base/limits.h"
+#include "transport/local_socket.h"
 #include "transport/socket.h"
 
 namespace pccl {
+namespace {
+
+// A name that nobody listens at is refused at once; a full queue isn't.
+Dial::Failure refused(Path path, int code) {
+  return path == Path::shm && code == ECONNREFUSED ? Dial::Failure::nobody : Dial::Failure::passing;
+}
+
+}  // namespace
 
 Dial::Dial(EventLoop& loop, Resolver& resolver, Request request, Outcome outcome)
     : loop_(loop), resolver_(resolver), request_(std::move(request)), outcome_(std::move(outcome)) {
@@ -18,6 +27,7 @@ Dial::Dial(EventLoop& loop, Resolver& resolver, Request request, Outcome outcome
 }
 
 void Dial::start() {
+  if (request_.path == Path::shm) return connect(local_address(request_.port));
   if (next_address_ < addresses_.size()) return connect(addresses_[next_address_++]);
   if (const auto address = numeric_address(request_.host, request_.port)) {
     addresses_ = {*address};
@@ -36,10 +46,10 @@ void Dial::start() {
 void Dial::connect(const Address& address) {
   std::string error;
   fd_ = start_connect(address, error);
-  if (!fd_) return attempt_failed("connect: " + error);
+  if (!fd_) return attempt_failed("connect: " + error, refused(request_.path, errno));
   phase_ = Phase::connecting;
   state_ = "connecting";
-  tune_data_socket(fd_.get(), limits::unacknowledged_timeout);
+  if (request_.path == Path::tcp) tune_data_socket(fd_.get(), limits::unacknowledged_timeout);
   watch_ = EventLoop::Watch(loop_, fd_.get(), EPOLLOUT, *this);
   timer_ = EventLoop::Timer(loop_, request_.timeout, [this] { attempt_failed(state_ + ": no answer"); });
 }
@@ -50,16 +60,37 @@ void Dial::on_ready(std::uint32_t) {
 }
 
 void Dial::greet() {
-  if (const int code = connect_result(fd_.get())) return attempt_failed("connect: " + errno_text(code));
-  const auto hello = encode_hello(request_.hello);
-  if (::send(fd_.get(), hello.data(), hello.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(hello.size())) {
-    return attempt_failed("hello: " + errno_text(errno));
-  }
+  if (const int code = connect_result(fd_.get())) return attempt_failed("connect: " + errno_text(code), refused(request_.path, code));
+  if (!say_hello()) return;
   if (request_.until == Until::hello_sent) return succeed({});
   phase_ = Phase::greeting;
   state_ = "waiting for the peer's welcome";
   welcome_got_ = 0;
   watch_.set(EPOLLIN);
+}
+
+// Over shared memory not before it is known that it is for a process of this user.
+bool Dial::say_hello() {
+  const auto hello = encode_hello(request_.hello);
+  ssize_t sent = 0;
+  if (request_.path == Path::shm) {
+    std::string error;
+    if (!local_peer(fd_.get()).same_user) {
+      attempt_failed("shared memory: the peer's process belongs to another user", Failure::lasting);
+      return false;
+    }
+    segment_ = ShmSegment::create(error);
+    if (segment_ == nullptr) {
+      attempt_failed(std::move(error), Failure::lasting);
+      return false;
+    }
+    sent = send_with_descriptor(fd_.get(), hello, segment_->descriptor());
+    segment_->forget_descriptor();
+  } else {
+    sent = ::send(fd_.get(), hello.data(), hello.size(), MSG_NOSIGNAL);
+  }
+  if (sent != static_cast<ssize_t>(hello.size())) attempt_failed("hello: " + errno_text(errno));
+  return sent == static_cast<ssize_t>(hello.size());
 }
 
 void Dial::read_welcome() {
@@ -71,6 +102,10 @@ void Dial::read_welcome() {
   if (welcome_got_ < welcome_.size()) return;
   const auto welcome = decode_welcome(welcome_);
   if (!welcome) return attempt_failed("what listens there is no peer of this version");
+  if (welcome->status == Welcome::Status::no_memory) {
+    return attempt_failed("shared memory: the peer can't use it", Failure::lasting);
+  }
+  if (segment_) segment_->try_to_read(local_peer(fd_.get()).process);
   succeed(*welcome);
 }
 
@@ -81,21 +116,22 @@ void Dial::succeed(const Welcome& welcome) {
   // Out of the way first: whoever is called may destroy this.
   const Outcome outcome = std::move(outcome_);
   if (welcome.status == Welcome::Status::gone) return outcome.gone(welcome);
-  outcome.connected(std::move(fd_), welcome);
+  outcome.connected({std::move(fd_), std::move(segment_)}, welcome);
 }
 
-void Dial::attempt_failed(std::string reason) {
+void Dial::attempt_failed(std::string reason, Failure failure) {
   phase_ = Phase::idle;
   state_ = std::move(reason);
   watch_.reset();
   fd_.reset();
+  segment_.reset();
   timer_.reset();
   if (next_address_ < addresses_.size()) {
     timer_ = EventLoop::Timer(loop_, EventLoop::Clock::duration::zero(), [this] { start(); });
     return;
   }
   const auto gave_up = std::move(outcome_.gave_up);
-  gave_up(std::string(state_));
+  gave_up(std::string(state_), failure);
 }
 
 }  // namespace pccl

@@ -5,10 +5,12 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "base/unique_fd.h"
+#include "transport/channel.h"
 #include "transport/event_loop.h"
 #include "transport/handshake.h"
 #include "transport/resolver.h"
@@ -21,9 +23,15 @@ class Dial final : EventLoop::Handler {
     welcome,
     hello_sent,  // a relay's: the Welcome is for somebody else
   };
+  enum class Failure : std::uint8_t {
+    passing,
+    nobody,  // no such socket on this host: the peer's engine is no more, or not where it was said to be
+    lasting,  // the two can't be connected on this path
+  };
   struct Request {
     Hello hello;
-    std::string host;
+    Path path = Path::tcp;
+    std::string host;  // not for shm, where `port` names the peer's socket
     std::uint16_t port = 0;
     EventLoop::Clock::duration first_delay{};
     EventLoop::Clock::duration timeout{};  // of each address
@@ -31,8 +39,8 @@ class Dial final : EventLoop::Handler {
   };
   // One of them is called, once, as the last thing that the dial does: it may be destroyed from there.
   struct Outcome {
-    std::function<void(UniqueFd, const Welcome&)> connected;
-    std::function<void(const std::string& reason)> gave_up;
+    std::function<void(Connection, const Welcome&)> connected;
+    std::function<void(const std::string& reason, Failure)> gave_up;
     std::function<void(const Welcome&)> gone;  // the peer has said so
   };
 
@@ -49,9 +57,10 @@ class Dial final : EventLoop::Handler {
   void start();
   void connect(const Address& address);
   void greet();
+  bool say_hello();
   void read_welcome();
   void succeed(const Welcome& welcome);
-  void attempt_failed(std::string reason);
+  void attempt_failed(std::string reason, Failure failure = Failure::passing);
 
   EventLoop& loop_;
   Resolver& resolver_;
@@ -63,6 +72,7 @@ class Dial final : EventLoop::Handler {
   std::size_t next_address_ = 0;
   Resolver::Ticket ticket_;
   UniqueFd fd_;
+  std::unique_ptr<ShmSegment> segment_;
   EventLoop::Watch watch_;
   EventLoop::Timer timer_;
   WelcomeBytes welcome_;

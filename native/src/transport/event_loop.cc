@@ -54,6 +54,30 @@ void EventLoop::Watch::reset() {
   loop_ = nullptr;
 }
 
+EventLoop::Polling::Polling(EventLoop& loop, Poller& poller) : loop_(&loop), poller_(&poller) {
+  loop.pollers_.push_back(&poller);
+}
+
+EventLoop::Polling& EventLoop::Polling::operator=(Polling&& other) noexcept {
+  if (this != &other) {
+    reset();
+    loop_ = std::exchange(other.loop_, nullptr);
+    poller_ = other.poller_;
+  }
+  return *this;
+}
+
+void EventLoop::Polling::reset() {
+  if (loop_ == nullptr) return;
+  auto& pollers = loop_->pollers_;
+  if (loop_->polling_) {
+    std::replace(pollers.begin(), pollers.end(), poller_, static_cast<Poller*>(nullptr));
+  } else {
+    std::erase(pollers, poller_);
+  }
+  loop_ = nullptr;
+}
+
 EventLoop::Timer::Timer(EventLoop& loop, Clock::duration delay, Task task)
     : loop_(&loop), key_(Clock::now() + delay, loop.next_token_++) {
   loop.timers_.emplace(key_, std::move(task));
@@ -135,6 +159,23 @@ void EventLoop::run_timers() {
   }
 }
 
+bool EventLoop::poll_all() {
+  bool found = false;
+  polling_ = true;
+  for (std::size_t i = 0; i < pollers_.size(); ++i) {
+    if (pollers_[i] == nullptr || !pollers_[i]->poll()) continue;
+    found = true;
+    run_deferred();
+  }
+  polling_ = false;
+  std::erase(pollers_, nullptr);
+  return found;
+}
+
+bool EventLoop::may_sleep() {
+  return std::all_of(pollers_.begin(), pollers_.end(), [](Poller* poller) { return poller->sleep(); });
+}
+
 int EventLoop::timeout_ms() const {
   if (timers_.empty()) return -1;
   const auto left = timers_.begin()->first.first - Clock::now();
@@ -152,7 +193,8 @@ void EventLoop::run() {
         return;
       }
     }
-    const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout_ms());
+    const int timeout = poll_all() || !may_sleep() ? 0 : timeout_ms();
+    const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout);
     PCCL_CHECK(count >= 0 || errno == EINTR);
     for (int i = 0; i < count; ++i) {
       const std::uint64_t token = events[static_cast<std::size_t>(i)].data.u64;

@@ -1,5 +1,5 @@
-// One thread's epoll loop: watched descriptors, timers, and tasks from other threads. It sleeps when there is
-// nothing to do. All but post() and stop() belong to the thread that is in run(), or to the constructing thread
+// One thread's epoll loop: watched descriptors, memory that others write to, timers, and tasks from other threads. It
+// sleeps when there is nothing to do. All but post() and stop() belong to the thread that is in run(), or to the constructing thread
 // before it.
 #pragma once
 
@@ -9,6 +9,7 @@
 #include <map>
 #include <mutex>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/unique_fd.h"
@@ -29,7 +30,20 @@ class EventLoop {
     ~Handler() = default;
   };
 
-  // Ends its watch, or its timer, when it goes. Neither may outlive the loop.
+  // What a system call isn't needed to look at.
+  class Poller {
+   public:
+    // Looks, and does what there is to do; false: nothing.
+    virtual bool poll() = 0;
+    // The loop is about to sleep: from now on whoever has something for this one wakes it by a descriptor. False:
+    // somebody has already.
+    virtual bool sleep() = 0;
+
+   protected:
+    ~Poller() = default;
+  };
+
+  // Ends its watch, its polling or its timer when it goes. None may outlive the loop.
   class Watch {
    public:
     Watch() = default;
@@ -47,6 +61,20 @@ class EventLoop {
     int fd_ = -1;
     std::uint64_t token_ = 0;
     std::uint32_t events_ = 0;
+  };
+
+  class Polling {
+   public:
+    Polling() = default;
+    Polling(EventLoop& loop, Poller& poller);
+    Polling(Polling&& other) noexcept : loop_(std::exchange(other.loop_, nullptr)), poller_(other.poller_) {}
+    Polling& operator=(Polling&& other) noexcept;
+    ~Polling() { reset(); }
+    void reset();
+
+   private:
+    EventLoop* loop_ = nullptr;
+    Poller* poller_ = nullptr;
   };
 
   class Timer {
@@ -80,6 +108,9 @@ class EventLoop {
   void drain_posted();
   void run_deferred();
   void run_timers();
+  bool poll_all();
+  // Whether everybody knows that this thread must be woken.
+  bool may_sleep();
   int timeout_ms() const;
 
   UniqueFd epoll_;
@@ -87,6 +118,8 @@ class EventLoop {
   std::uint64_t next_token_ = 1;
   // Events carry tokens, never pointers, so that one for a handler that is gone finds nothing.
   std::unordered_map<std::uint64_t, Handler*> handlers_;
+  std::vector<Poller*> pollers_;  // null: gone, while poll_all() goes through them
+  bool polling_ = false;
   std::map<std::pair<Clock::time_point, std::uint64_t>, Task> timers_;
   std::vector<Task> deferred_;
 

@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::array<std::uint8_t, 8> magic = {'P', 'C', 'C', 'L', 'P', 'E', 'E', 'R'};
 // Raised when an older peer would misread a newer one's bytes, those of frames and chunks too.
-constexpr std::uint32_t version = 2;
+constexpr std::uint32_t version = 3;
 // Far above what a process can reach, and far from where lane_version would overflow.
 constexpr std::uint64_t incarnation_max = std::uint64_t{1} << 48;
 
@@ -83,7 +83,7 @@ WelcomeBytes encode_welcome(const Welcome& welcome) {
 std::optional<Welcome> decode_welcome(std::span<const std::uint8_t, welcome_bytes> bytes) {
   if (!is_ours(bytes.data())) return std::nullopt;
   const auto status = load_le<std::uint32_t>(bytes.data() + 12);
-  if (status > static_cast<std::uint32_t>(Welcome::Status::gone)) return std::nullopt;
+  if (status > static_cast<std::uint32_t>(Welcome::Status::no_memory)) return std::nullopt;
   Welcome welcome;
   welcome.status = static_cast<Welcome::Status>(status);
   welcome.link = {load_le<Epoch>(bytes.data() + 16), load_le<std::uint32_t>(bytes.data() + 24)};

@@ -5,7 +5,8 @@
 //            link.epoch u64, link.attempt u32, lanes u32, slot u32, zero u32, incarnation u64
 //   Welcome  magic "PCCLPEER" u8[8], version u32, status u32, link.epoch u64, link.attempt u32, lanes u32
 //
-// What follows `key` is about links and 0 on other connections.
+// What follows `key` is about links and 0 on other connections. On a Unix socket, which carries links alone, the
+// Hello has the descriptor of the memory for a lane beside it (shm_segment.h).
 #pragma once
 
 #include <array>
@@ -48,7 +49,8 @@ struct Hello {
 struct Welcome {
   enum class Status : std::uint32_t {
     welcome = 0,
-    gone = 1,  // the accepting side has given the link up
+    gone = 1,       // the accepting side has given the link up
+    no_memory = 2,  // it can't use the memory that the dialling side has passed
   };
   Status status = Status::welcome;
   LinkId link = {};         // the one that the accepting side goes by

@@ -1,7 +1,5 @@
 #include "transport/lane.h"
 
-#include <sys/epoll.h>
-#include <sys/socket.h>
 #include <sys/uio.h>
 
 #include <algorithm>
@@ -25,23 +23,23 @@ constexpr std::size_t control_trim_bytes = 64 * 1024;
 
 }  // namespace
 
-Lane::Lane(EventLoop& loop, Owner& owner, BufferPool& scratch, Place place, UniqueFd fd, bool usable)
+Lane::Lane(EventLoop& loop, Owner& owner, BufferPool& scratch, Place place, Connection connection, bool usable)
     : loop_(loop),
       owner_(owner),
       scratch_pool_(scratch),
       place_(place),
-      fd_(std::move(fd)),
-      watch_(loop, fd_.get(), EPOLLIN, *this),
+      channel_(open_channel(std::move(connection))),
       usable_(usable),
       begun_(EventLoop::Clock::now()),
       last_heard_(begun_),
       last_sent_(begun_),
       staging_(staging_bytes) {
-  if (!watch_.active()) fail("the system refuses to watch the connection");
+  Channel::Handler& handler = *this;
+  if (!channel_->start(loop, handler)) fail("the system refuses to watch the connection");
 }
 
 void Lane::set_silence(std::chrono::milliseconds silence) {
-  if (!ended_) tune_data_socket(fd_.get(), silence);
+  if (!ended_) channel_->set_silence(silence);
 }
 
 void Lane::send(const Frame& frame) {
@@ -56,7 +54,7 @@ void Lane::send_ack() {
   wake();
 }
 
-// While the socket takes nothing, nothing is taken from the owner: another lane may be free.
+// While the channel takes nothing, nothing is taken from the owner: another lane may be free.
 void Lane::wake() {
   if (ended_ || flush_deferred_ || blocked_) return;
   flush_deferred_ = true;
@@ -82,8 +80,7 @@ void Lane::release(OpId op) {
 
 void Lane::close() {
   ended_ = true;
-  watch_.reset();
-  fd_.reset();
+  channel_->close();
   target_ = {};
   scratch_pool_.give_back(std::move(scratch_));
 }
@@ -112,12 +109,17 @@ std::vector<ChunkId> Lane::unsent() const {
 
 Lane::Unacknowledged Lane::take_unacknowledged() { return {chunks_acknowledged_, std::exchange(unacknowledged_, {})}; }
 
-void Lane::on_ready(std::uint32_t events) {
-  if ((events & (EPOLLIN | EPOLLERR | EPOLLHUP)) != 0) receive();
-  if ((events & EPOLLOUT) != 0) {
+void Lane::on_channel(bool readable, bool writable) {
+  if (readable) receive();
+  if (writable) {
     blocked_ = false;
     flush();
   }
+}
+
+void Lane::connection_lost(int code) {
+  const bool violation = code == EPROTO;
+  fail(violation ? "the peer has broken the rules of shared memory" : "connection lost: " + errno_text(code), violation);
 }
 
 void Lane::receive() {
@@ -140,9 +142,9 @@ bool Lane::receive_once(std::size_t& budget) {
   parts[count++] = {staging_.data() + staged_, staging_.size() - staged_};
   wanted += staging_.size() - staged_;
 
-  const ssize_t result = ::readv(fd_.get(), parts.data(), static_cast<int>(count));
+  const ssize_t result = channel_->read({parts.data(), count});
   if (result < 0) {
-    if (errno != EAGAIN && errno != EINTR) fail("connection lost: " + errno_text(errno));
+    if (errno != EAGAIN && errno != EINTR) connection_lost(errno);
     return false;
   }
   if (result == 0) {
@@ -253,10 +255,10 @@ void Lane::flush() {
   }
   if (ended_) return;
   if (budget == 0 && !blocked_) pull_data();  // what is left keeps the lane waiting for its next turn
-  watch_.set(nothing_to_send() ? EPOLLIN : EPOLLIN | EPOLLOUT);
+  channel_->wait_for_room(!nothing_to_send());
 }
 
-// One write. False: the socket takes no more for now.
+// One write. False: the channel takes no more for now.
 bool Lane::write_once(std::size_t& budget) {
   std::array<iovec, 2 * chunks_ahead_max + 1> parts;
   std::size_t count = 0;
@@ -278,12 +280,9 @@ bool Lane::write_once(std::size_t& budget) {
   if (control_sent_ < control_.size()) add(control_.data() + control_sent_, control_.size() - control_sent_);
   for (; chunk != data_.end(); ++chunk) add_data(*chunk);
 
-  msghdr message{};
-  message.msg_iov = parts.data();
-  message.msg_iovlen = count;
-  const ssize_t result = ::sendmsg(fd_.get(), &message, MSG_NOSIGNAL);
+  const ssize_t result = channel_->write({parts.data(), count});
   if (result < 0) {
-    if (errno != EAGAIN && errno != EINTR) fail("connection lost: " + errno_text(errno));
+    if (errno != EAGAIN && errno != EINTR) connection_lost(errno);
     return false;
   }
   last_sent_ = EventLoop::Clock::now();

@@ -1,4 +1,4 @@
-// One TCP connection of a link: frames in, frames out. It knows nothing of what they mean. Payload is read straight
+// One connection of a link: frames in, frames out. It knows nothing of what they mean. Payload is read straight
 // to where its owner wants it and written straight from there; release() ends both at any moment, also in the middle
 // of a frame, so that the owner's memory can go.
 //
@@ -17,14 +17,14 @@
 #include <vector>
 
 #include "base/buffer_pool.h"
-#include "base/unique_fd.h"
 #include "pccl/engine.h"
+#include "transport/channel.h"
 #include "transport/event_loop.h"
 #include "transport/frame.h"
 
 namespace pccl {
 
-class Lane final : EventLoop::Handler {
+class Lane final : Channel::Handler {
  public:
   using Time = EventLoop::Clock::time_point;
 
@@ -65,13 +65,14 @@ class Lane final : EventLoop::Handler {
   };
 
   // `usable`: the other side is known to have taken the connection for its lane too. Otherwise its first frame tells.
-  Lane(EventLoop& loop, Owner& owner, BufferPool& scratch, Place place, UniqueFd fd, bool usable);
+  Lane(EventLoop& loop, Owner& owner, BufferPool& scratch, Place place, Connection connection, bool usable);
   Lane(const Lane&) = delete;
 
   const Place& place() const { return place_; }
   bool usable() const { return usable_; }
   void set_usable() { usable_ = true; }
   void set_silence(std::chrono::milliseconds silence);
+  const Channel& channel() const { return *channel_; }
 
   Time begun() const { return begun_; }
   Time last_heard() const { return last_heard_; }
@@ -114,7 +115,8 @@ class Lane final : EventLoop::Handler {
     std::size_t total() const { return header_bytes + out.chunk.body.bytes; }
   };
 
-  void on_ready(std::uint32_t events) override;
+  void on_channel(bool readable, bool writable) override;
+  void connection_lost(int code);
   void receive();
   bool receive_once(std::size_t& budget);
   void parse_staged();
@@ -133,12 +135,11 @@ class Lane final : EventLoop::Handler {
   Owner& owner_;
   BufferPool& scratch_pool_;
   const Place place_;
-  UniqueFd fd_;
-  EventLoop::Watch watch_;
+  const std::unique_ptr<Channel> channel_;
   bool usable_;
   bool ended_ = false;
   bool flush_deferred_ = false;
-  bool blocked_ = false;  // the socket takes no more for now
+  bool blocked_ = false;  // the channel takes no more for now
   const Time begun_;
   Time last_heard_;
   Time last_sent_;

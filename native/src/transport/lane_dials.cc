@@ -28,7 +28,12 @@ void LaneDials::set_target(Target target) {
 void LaneDials::stop() { slots_.clear(); }
 
 void LaneDials::dial(std::uint32_t slot, EventLoop::Clock::duration delay) {
-  Dial::Request request{target_.hello, target_.host, target_.port, delay, timeout_};
+  Dial::Request request{.hello = target_.hello,
+                        .path = target_.path,
+                        .host = target_.host,
+                        .port = target_.port,
+                        .first_delay = delay,
+                        .timeout = timeout_};
   const std::uint64_t tried = std::max(slots_[slot].incarnation, owner_.taken_version(slot) / 2);
   slots_[slot].incarnation = tried + 1;
   request.hello.slot = slot;
@@ -36,14 +41,15 @@ void LaneDials::dial(std::uint32_t slot, EventLoop::Clock::duration delay) {
   const Hello hello = request.hello;
   Dial::Outcome outcome{
       .connected =
-          [this, hello](UniqueFd fd, const Welcome& welcome) {
+          [this, hello](Connection connection, const Welcome& welcome) {
             const auto over = std::move(slots_[hello.slot].dial);
-            owner_.dialled(hello, std::move(fd), welcome);
+            owner_.dialled(hello, std::move(connection), welcome);
           },
       .gave_up =
-          [this, slot](const std::string& reason) {
+          [this, slot](const std::string& reason, Dial::Failure failure) {
             last_failure_ = reason;
             again(slot);
+            if (failure != Dial::Failure::passing) owner_.cannot_dial(failure);
           },
       .gone =
           [this, slot](const Welcome& welcome) {

@@ -1,4 +1,4 @@
-// Dials the lanes of one link, each until it is up: at once, then with growing pauses. The other side does the same,
+// Dials the lanes of one link on one path, each until it is up: at once, then with growing pauses. The other side does the same,
 // so that it is enough if one of the two can be reached; for the first lanes the peer with the greater id leaves the
 // other one a head start.
 #pragma once
@@ -8,7 +8,6 @@
 #include <string>
 #include <vector>
 
-#include "base/unique_fd.h"
 #include "transport/dial.h"
 #include "transport/event_loop.h"
 #include "transport/handshake.h"
@@ -23,7 +22,9 @@ class LaneDials {
     // Of the last connection for the slot, whichever side dialled it.
     virtual std::uint64_t taken_version(std::uint32_t slot) const = 0;
     virtual bool wants(std::uint32_t slot) const = 0;
-    virtual void dialled(const Hello& hello, UniqueFd fd, const Welcome& welcome) = 0;
+    virtual void dialled(const Hello& hello, Connection connection, const Welcome& welcome) = 0;
+    // An attempt has failed for a reason that another one won't change; nevertheless one follows.
+    virtual void cannot_dial(Dial::Failure failure) = 0;
     // The peer has given up the link.
     virtual void gone(const Welcome& welcome) = 0;
 
@@ -33,6 +34,7 @@ class LaneDials {
 
   struct Target {
     Hello hello;  // but for slot and incarnation
+    Path path = Path::tcp;
     std::string host;
     std::uint16_t port = 0;
   };

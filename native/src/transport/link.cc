@@ -24,6 +24,9 @@ Link::Link(const Context& context, LinkId id, const Settings& settings, std::uin
       id_(id),
       silence_(settings.silence),
       lower_(settings.target.hello.from < peer_),
+      tcp_allowed_(settings.tcp_allowed),
+      impossible_(settings.impossible),
+      path_(settings.target.path),
       dials_(context.loop, context.resolver, *this, {}),
       last_heard_(EventLoop::Clock::now()),
       last_watch_(last_heard_) {
@@ -35,6 +38,11 @@ Link::Link(const Context& context, LinkId id, const Settings& settings, std::uin
 bool Link::established() const {
   return established_ ||
          std::any_of(lanes_.begin(), lanes_.end(), [](const Slot& slot) { return slot.lane != nullptr; });
+}
+
+std::optional<pid_t> Link::readable_process() const {
+  if (control_lane_ == nullptr) return std::nullopt;
+  return control_lane_->channel().readable_process();
 }
 
 void Link::settle() {
@@ -54,15 +62,18 @@ void Link::set(const Settings& settings) {
       slot.lane->heard_at_least(last_heard_);
     }
   }
-  LaneDials::Target target = settings.target;
-  target.hello.link = id_;
-  dials_.set_target(std::move(target));
+  target_ = settings.target;
+  target_.path = path_;
+  target_.hello.link = id_;
+  dials_.set_target(target_);
   watch_silence();
 }
 
 void Link::want_lanes(std::uint32_t count) {
-  while (lanes_.size() < count) {
+  lanes_wanted_ = std::max(lanes_wanted_, count);
+  while (lanes_.size() < (path_ == Path::shm ? 1 : lanes_wanted_)) {
     lanes_.emplace_back();
+    if (!impossible_.empty()) continue;
     const auto slot = static_cast<std::uint32_t>(lanes_.size() - 1);
     dials_.start(slot, lower_ ? EventLoop::Clock::duration{} : limits::dial_head_start);
   }
@@ -70,32 +81,47 @@ void Link::want_lanes(std::uint32_t count) {
 
 std::uint64_t Link::taken_version(std::uint32_t slot) const { return slot < lanes_.size() ? lanes_[slot].version : 0; }
 
-bool Link::expects(const Hello& hello) const {
-  return !broken_ && hello.slot < std::max<std::size_t>(hello.lanes, lanes_.size()) &&
+bool Link::expects(const Hello& hello, Path path) const {
+  const bool on_path = path == Path::shm ? path_ == Path::shm && hello.slot == 0 : tcp_allowed_;
+  return !broken_ && on_path && hello.slot < std::max<std::size_t>(hello.lanes, lanes_.size()) &&
          hello.lane_version() > taken_version(hello.slot);
 }
 
-void Link::add(const Hello& hello, UniqueFd fd) {
+void Link::add(const Hello& hello, Connection connection) {
+  if (connection.path() != path_) fall_back_to_tcp();
   want_lanes(hello.lanes);
-  put(hello, std::move(fd), false);
+  put(hello, std::move(connection), false);
 }
 
-void Link::dialled(const Hello& hello, UniqueFd fd, const Welcome& welcome) {
+void Link::fall_back_to_tcp() {
+  path_ = target_.path = Path::tcp;
+  dials_.set_target(target_);
+  want_lanes(lanes_wanted_);
+}
+
+void Link::cannot_dial(Dial::Failure failure) {
+  // The peer's connection may have filled the slot meanwhile.
+  if (path_ != Path::shm || !wants(0)) return;
+  if (established_ && failure == Dial::Failure::nobody) return fail(last_end_ + "; the peer's process has ended");
+  if (tcp_allowed_) fall_back_to_tcp();
+}
+
+void Link::dialled(const Hello& hello, Connection connection, const Welcome& welcome) {
   want_lanes(welcome.lanes);
-  if (hello.lane_version() > taken_version(hello.slot)) return put(hello, std::move(fd), true);
+  if (hello.lane_version() > taken_version(hello.slot)) return put(hello, std::move(connection), true);
   // The peer has dialled too, and its connection counts, if it still is.
   if (wants(hello.slot)) dials_.start(hello.slot, limits::dial_retry_delay_min);
 }
 
 // The side that has dialled knows, by the Welcome, that the other one has taken the connection, and its first frame
 // tells that one. Neither sends on a lane that the other might not know.
-void Link::put(const Hello& hello, UniqueFd fd, bool usable) {
+void Link::put(const Hello& hello, Connection connection, bool usable) {
   Slot& slot = lanes_[hello.slot];
   if (slot.lane) end_lane(hello.slot, "replaced by a later connection");
   const Lane::Place place{hello.slot, hello.lane_version()};
   slot.version = place.version;
   Lane::Owner& owner = *this;
-  slot.lane = std::make_unique<Lane>(loop_, owner, scratch_, place, std::move(fd), usable);
+  slot.lane = std::make_unique<Lane>(loop_, owner, scratch_, place, std::move(connection), usable);
   slot.lane->set_silence(silence_);
   dials_.filled(hello.slot);
   heard_at_least(EventLoop::Clock::now());

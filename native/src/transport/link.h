@@ -1,5 +1,8 @@
-// The link to another peer: a bundle of TCP connections, its lanes, that together survive the loss of any of them,
-// and of all of them for a while.
+// The link to another peer: a bundle of connections, its lanes, that together survive the loss of any of them, and of
+// all of them for a while.
+//
+// The lanes go over TCP; or, to a peer on the same host, there is one in shared memory. Where that one can't be made,
+// and TCP is allowed, the link changes to TCP for good; the other side follows when it sees a TCP connection.
 //
 // Numbered frames (all but data and acks) are kept until the other side has acknowledged them, and delivered exactly
 // once and in order: they go over one lane at a time, and when that one ends, all that are kept go over the next one;
@@ -14,7 +17,8 @@
 // nothing on for a fifth of `silence`; a lane on which nothing came for all of it is dead, half-open and black-holed
 // ones too.
 //
-// Memory of a link at rest: 8 KiB per lane. Lanes that are receiving a chunk take chunk_bytes each from a pool.
+// Memory of a link at rest: 8 KiB per lane, and two rings of shm_ring_bytes, which both processes share, for one in
+// shared memory. Lanes that are receiving a chunk take chunk_bytes each from a pool.
 #pragma once
 
 #include <chrono>
@@ -63,6 +67,9 @@ class Link final : Lane::Owner, LaneDials::Owner {
   struct Settings {
     LaneDials::Target target;
     std::chrono::milliseconds silence{};
+    bool tcp_allowed = true;
+    // Why the link can't be made as this peer is to make it; empty: it can be tried.
+    std::string impossible = {};
   };
   struct Context {
     EventLoop& loop;
@@ -84,14 +91,18 @@ class Link final : Lane::Owner, LaneDials::Owner {
   // The view is installed: from now on the link is given up when it isn't up for too long.
   void settle();
   // Why it isn't up.
-  std::string state() const { return dials_.state(); }
+  std::string state() const { return impossible_.empty() ? dials_.state() : impossible_; }
+  Path path() const { return path_; }
+  // The peer's process, if the two can read each other's memory (process_vm_readv). Known as long as the link is up;
+  // when the peer's process has ended its number may be another's, so what was read counts only while it is up.
+  std::optional<pid_t> readable_process() const;
 
   // For a link that is kept in another view.
   void set(const Settings& settings);
 
   // Whether a connection with this Hello, for this link, is to take its slot.
-  bool expects(const Hello& hello) const;
-  void add(const Hello& hello, UniqueFd fd);
+  bool expects(const Hello& hello, Path path) const;
+  void add(const Hello& hello, Connection connection);
 
   // Queued; written before this turn of the loop ends, or when there is a lane again.
   void send(const Frame& frame);
@@ -114,7 +125,8 @@ class Link final : Lane::Owner, LaneDials::Owner {
 
   std::uint64_t taken_version(std::uint32_t slot) const override;
   bool wants(std::uint32_t slot) const override { return !broken_ && lanes_[slot].lane == nullptr; }
-  void dialled(const Hello& hello, UniqueFd fd, const Welcome& welcome) override;
+  void dialled(const Hello& hello, Connection connection, const Welcome& welcome) override;
+  void cannot_dial(Dial::Failure failure) override;
   void gone(const Welcome& welcome) override;
 
   struct Slot {
@@ -124,7 +136,8 @@ class Link final : Lane::Owner, LaneDials::Owner {
   using LaneKey = std::pair<std::uint32_t, std::uint64_t>;
 
   void want_lanes(std::uint32_t count);
-  void put(const Hello& hello, UniqueFd fd, bool usable);
+  void fall_back_to_tcp();
+  void put(const Hello& hello, Connection connection, bool usable);
   void lane_usable(Lane& lane);
   void end_lane(std::uint32_t slot, const std::string& reason);
   void choose_control_lane();
@@ -140,11 +153,16 @@ class Link final : Lane::Owner, LaneDials::Owner {
   const LinkId id_;
   std::chrono::milliseconds silence_;
   const bool lower_;  // of the two ids this peer's is the lower one
+  const bool tcp_allowed_;
+  const std::string impossible_;
+  Path path_;
   bool broken_ = false;
   bool established_ = false;
 
   std::vector<Slot> lanes_;
   Lane* control_lane_ = nullptr;  // the numbered frames' one; null: no lane is up
+  std::uint32_t lanes_wanted_ = 0;  // of TCP
+  LaneDials::Target target_;
   LaneDials dials_;
 
   std::deque<Frame> kept_;  // sent and not acknowledged; the last one has number sent_

@@ -17,9 +17,7 @@ void Mesh::build(const View& view, std::chrono::milliseconds timeout, Built buil
   std::uint32_t rank = 0;
   while (view.ring[rank].id != view.self) ++rank;
   for (const std::uint32_t other : linked_ranks(rank, size)) {
-    const Member& member = view.ring[other];
-    const Hello hello{.epoch = view.epoch, .from = view.self, .to = member.id, .key = view.key, .lanes = lanes_};
-    wanted_[member.id] = {{hello, member.host, member.port}, std::chrono::milliseconds(view.silence_ms)};
+    wanted_[view.ring[other].id] = settings_for(view, rank, other);
   }
   for (const auto& [peer, settings] : wanted_) {
     const auto found = links_.find(peer);
@@ -33,6 +31,23 @@ void Mesh::build(const View& view, std::chrono::milliseconds timeout, Built buil
   }
   timeout_ = EventLoop::Timer(context_.loop, timeout, [this, timeout] { time_is_over(timeout); });
   on_up();
+}
+
+Link::Settings Mesh::settings_for(const View& view, std::uint32_t rank, std::uint32_t other) const {
+  const Member& member = view.ring[other];
+  const Hello hello{.epoch = view.epoch, .from = view.self, .to = member.id, .key = view.key, .lanes = lanes_};
+  const bool same_host = !member.via && !view.hosts.empty() && view.hosts[rank] == view.hosts[other];
+  const bool shm = same_host && transport_ != TransportMode::tcp;
+  Link::Settings settings{
+      .target = {hello, shm ? Path::shm : Path::tcp, member.host, member.port},
+      .silence = std::chrono::milliseconds(view.silence_ms),
+      .tcp_allowed = transport_ != TransportMode::shm,
+  };
+  if (transport_ == TransportMode::shm && !same_host) {
+    settings.impossible = std::string("this peer's transport is shm, and the other one ") +
+                          (member.via ? "is reached through a relay" : "runs on another host, or with transport tcp");
+  }
+  return settings;
 }
 
 void Mesh::settle() {
@@ -57,12 +72,15 @@ Mesh::Links::iterator Mesh::drop(Links::iterator at) {
   return links_.erase(at);
 }
 
-Acceptor::Judgement Mesh::judge(const Hello& hello) {
+Acceptor::Judgement Mesh::judge(const Hello& hello, Path path) {
   using Judgement = Acceptor::Judgement;
-  if (!wanted_.contains(hello.from) || hello.link.epoch > view_.epoch) return Judgement::refuse;
+  const auto wanted = wanted_.find(hello.from);
+  if (wanted == wanted_.end() || hello.link.epoch > view_.epoch) return Judgement::refuse;
+  const bool allowed = path == Path::shm ? wanted->second.target.path == Path::shm : wanted->second.tcp_allowed;
+  if (!allowed) return Judgement::refuse;
   Link* const link = find(hello.from);
   if (link == nullptr) return settled_ ? Judgement::gone : Judgement::accept;
-  if (hello.link == link->id()) return link->expects(hello) ? Judgement::accept : Judgement::refuse;
+  if (hello.link == link->id()) return link->expects(hello, path) ? Judgement::accept : Judgement::refuse;
   if (hello.link < link->id()) return Judgement::gone;
   if (!settled_) return Judgement::accept;
   // Ops have begun, and what they said on the old link may be lost.
@@ -76,11 +94,11 @@ Welcome Mesh::welcome(const Hello& hello) const {
   return {Welcome::Status::welcome, id, lanes_};
 }
 
-void Mesh::add(const Hello& hello, UniqueFd fd) {
+void Mesh::add(const Hello& hello, Connection connection) {
   const auto found = links_.find(hello.from);
   if (found != links_.end() && found->second->id() < hello.link) drop(found);
   if (!links_.contains(hello.from)) make(hello.from, hello.link);
-  links_.at(hello.from)->add(hello, std::move(fd));
+  links_.at(hello.from)->add(hello, std::move(connection));
 }
 
 Link* Mesh::find(PeerId peer) {

@@ -25,8 +25,9 @@ class Mesh {
  public:
   using Built = std::function<void(const std::vector<LinkFailure>&)>;
 
-  // `lanes`: how many each link is to have.
-  Mesh(const Link::Context& context, std::uint32_t lanes) : context_(context), lanes_(lanes) {}
+  // `lanes`: how many each link is to have over TCP.
+  Mesh(const Link::Context& context, std::uint32_t lanes, TransportMode transport)
+      : context_(context), lanes_(lanes), transport_(transport) {}
 
   // `built` is called once, when every link of the view is up or the time is over, unless another build() comes
   // first. Until it is called, a link that is given up is made anew.
@@ -35,9 +36,9 @@ class Mesh {
   void settle();
 
   // Of a Hello that fits a view of this peer.
-  Acceptor::Judgement judge(const Hello& hello);
+  Acceptor::Judgement judge(const Hello& hello, Path path);
   Welcome welcome(const Hello& hello) const;
-  void add(const Hello& hello, UniqueFd fd);
+  void add(const Hello& hello, Connection connection);
 
   Link* find(PeerId peer);
   // What Link::Owner hears.
@@ -50,12 +51,14 @@ class Mesh {
  private:
   using Links = std::map<PeerId, std::unique_ptr<Link>>;
 
+  Link::Settings settings_for(const View& view, std::uint32_t rank, std::uint32_t other) const;
   void make(PeerId peer, LinkId id);
   Links::iterator drop(Links::iterator at);
   void time_is_over(std::chrono::milliseconds timeout);
 
   const Link::Context context_;
   const std::uint32_t lanes_;
+  const TransportMode transport_;
   Links links_;
 
   View view_;

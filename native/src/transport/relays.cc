@@ -20,9 +20,14 @@ class Relays::Connection {
       : relays_(relays), hello_(hello), sides_{Side(*this), Side(*this)} {
     sides_[0].fd = std::move(from);
     dial_.emplace(relays.loop_, relays.resolver_,
-                  Dial::Request{hello, to.host, to.port, {}, limits::dial_attempt_timeout, Dial::Until::hello_sent},
-                  Dial::Outcome{.connected = [this](UniqueFd fd, const Welcome&) { connected(std::move(fd)); },
-                                .gave_up = [this](const std::string&) { relays_.end(*this); },
+                  Dial::Request{.hello = hello,
+                                .host = to.host,
+                                .port = to.port,
+                                .timeout = limits::dial_attempt_timeout,
+                                .until = Dial::Until::hello_sent},
+                  Dial::Outcome{.connected = [this](pccl::Connection out,
+                                                    const Welcome&) { connected(std::move(out.fd)); },
+                                .gave_up = [this](const std::string&, Dial::Failure) { relays_.end(*this); },
                                 .gone = [this](const Welcome&) { relays_.end(*this); }});
   }
 

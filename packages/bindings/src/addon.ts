@@ -61,6 +61,8 @@ export interface RingView {
   readonly silenceMs: number;
   /** Pairs of members that can't reach each other, for which this peer forwards bytes. */
   readonly relays: readonly { readonly a: number; readonly b: number }[];
+  /** Parallel to the ring: members with the same number are on the same host. */
+  readonly hosts?: readonly number[];
 }
 
 /** What a process can read without waiting about the view that is installed. */
@@ -176,6 +178,8 @@ export interface Engine {
   readonly id: number;
   /** The port that the data listener is bound to. */
   readonly port: number;
+  /** Equal in engines that can share memory; empty in one that shares none, as `transport` "tcp" asks for. */
+  readonly hostId: string;
 
   /** The installed view, or undefined before the first install. */
   view(): InstalledView | undefined;
@@ -242,6 +246,11 @@ export interface EngineOptions {
   readonly connectionsPerPeer?: number | undefined;
   /** All-reduces in flight at once, 1 to 256, default 16. */
   readonly opsInFlightMax?: number | undefined;
+  /**
+   * What links to members on the same host are made of. "auto" (default): shared memory, and TCP where that fails.
+   * "shm": shared memory, or the link fails. "tcp": TCP.
+   */
+  readonly transport?: "auto" | "shm" | "tcp" | undefined;
 }
 
 /** What the planners of expert parallelism are asked. Arrays hold numbers per rank or per expert; counts is row-major. */

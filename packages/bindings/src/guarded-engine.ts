@@ -34,6 +34,10 @@ export class GuardedEngine implements Engine {
     return this.#raw.id;
   }
 
+  get hostId(): string {
+    return this.#raw.hostId;
+  }
+
   get port(): number {
     return this.#raw.port;
   }

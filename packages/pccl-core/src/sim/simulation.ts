@@ -271,7 +271,7 @@ class World {
       const others = this.#peers.filter(({ group, host }) => group === peer.group && host !== peer.host);
       return others.some(
         (other) =>
-          severed(peer, other) &&
+          (severed(peer, other) || !isSteady(other)) &&
           !others.some(
             (third) =>
               third !== other &&

@@ -36,6 +36,7 @@ describe("the simulator", () => {
     [60_092_517, "a stopped coordinator counted its own pause against those who were to prepare a view"],
     [61_187_301, "engines told of a link that broke between prepared and installed, as the real ones don't"],
     [59_905_939, "a third peer that nobody can dial was thought to be able to relay"],
+    [64_104_233, "a member that was stopped while it was to be linked was thought to have been there"],
   ])("keeps every rule with seed %i, which once broke one: %s", (seed) => {
     expect(runSeed(seed).violation).toBeUndefined();
   });

@@ -1,0 +1,41 @@
+#include "transport/tcp_channel.h"
+
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include "transport/socket.h"
+
+namespace pccl {
+
+bool TcpChannel::start(EventLoop& loop, Channel::Handler& handler) {
+  handler_ = &handler;
+  EventLoop::Handler& watcher = *this;
+  watch_ = EventLoop::Watch(loop, fd_.get(), EPOLLIN, watcher);
+  return watch_.active();
+}
+
+ssize_t TcpChannel::read(std::span<const iovec> into) {
+  return ::readv(fd_.get(), into.data(), static_cast<int>(into.size()));
+}
+
+ssize_t TcpChannel::write(std::span<const iovec> from) {
+  msghdr message{};
+  message.msg_iov = const_cast<iovec*>(from.data());
+  message.msg_iovlen = from.size();
+  return ::sendmsg(fd_.get(), &message, MSG_NOSIGNAL);
+}
+
+void TcpChannel::wait_for_room(bool wait) { watch_.set(wait ? EPOLLIN | EPOLLOUT : EPOLLIN); }
+
+void TcpChannel::set_silence(std::chrono::milliseconds silence) { tune_data_socket(fd_.get(), silence); }
+
+void TcpChannel::close() {
+  watch_.reset();
+  fd_.reset();
+}
+
+void TcpChannel::on_ready(std::uint32_t events) {
+  handler_->on_channel((events & (EPOLLIN | EPOLLERR | EPOLLHUP)) != 0, (events & EPOLLOUT) != 0);
+}
+
+}  // namespace pccl
