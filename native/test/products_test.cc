@@ -298,8 +298,8 @@ TEST_P(Products, GiveGradientsInBlocksOfPositions) {
       for (std::size_t token = 0; token < tokens; ++token) ones.set(token, 0, 1);
       for (std::size_t column = 0; column < 37; ++column) {
         for (std::size_t row = 0; row < 43; ++row) {
-          ASSERT_EQ(bits(into[row * 37 + column]), bits(gradient_chain(left, row, right, column, first, 1.5f, is_fused)))
-              << dtype_name(dtype) << " tokens " << tokens;
+          const float expected = gradient_chain(left, row, right, column, first, 1.5f, is_fused);
+          ASSERT_EQ(bits(into[row * 37 + column]), bits(expected)) << dtype_name(dtype) << " tokens " << tokens;
         }
         // A bias's sums take the tokens one by one.
         if (dtype == DType::f32) {
