@@ -92,10 +92,11 @@ int run_peer(Shared& shared, const Options& options, std::uint32_t rank) {
     std::promise<void> over;
     const double cpu_begin = cpu_seconds();
     const auto begin = std::chrono::steady_clock::now();
-    engine->all_reduce({send.data(), into, count}, [&](pccl::OpId, const pccl::OpResult& result) {
-      if (result.error) ++shared.wrong;
-      over.set_value();
-    });
+    engine->start({.send = send.data(), .send_count = count, .recv = into, .recv_count = count},
+                  [&](pccl::OpId, const pccl::OpResult& result) {
+                    if (result.error) ++shared.wrong;
+                    over.set_value();
+                  });
     over.get_future().wait();
     shared.seconds[rank][round] = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     shared.cpu_seconds[rank][round] = cpu_seconds() - cpu_begin;

@@ -55,7 +55,7 @@ TEST_F(Arguments, BuffersAndTagsInUse) {
   EXPECT_EQ(refused({a_.data() + 40, b_.data() + 40, 8, DType::f32, ReduceOp::sum, 1}), ErrorCode::tag_in_use);
   EXPECT_EQ(refused({a_.data() + 31, a_.data() + 31, 8, DType::f32, ReduceOp::sum, 2}), ErrorCode::buffer_in_use);
   EXPECT_EQ(refused({b_.data() + 40, b_.data(), 8, DType::f32, ReduceOp::sum, 2}), ErrorCode::buffer_in_use);
-  EXPECT_EQ(refusal([&] { cluster_[0].export_state({{"a", a_.data(), 4}}); }), ErrorCode::buffer_in_use);
+  EXPECT_EQ(refusal([&] { cluster_[0].export_state({{"b", b_.data(), 4}}); }), ErrorCode::buffer_in_use);
   ASSERT_FALSE(refused({a_.data() + 32, b_.data() + 32, 8, DType::f32, ReduceOp::sum, 2}));
   // What is over is free.
   EXPECT_TRUE(cluster_[0].engine->cancel(ops_[0].first));
@@ -105,7 +105,7 @@ TEST(ArgumentsEarly, NothingIsInstalledYet) {
   const auto engine = Engine::create({});
   EXPECT_FALSE(engine->view());
   float value = 0;
-  EXPECT_EQ(refusal([&] { engine->all_reduce({&value, &value, 1}, nullptr); }), ErrorCode::not_installed);
+  EXPECT_EQ(refusal([&] { engine->start(AllReduce{&value, &value, 1}.call(), nullptr); }), ErrorCode::not_installed);
   EXPECT_EQ(refusal([&] {
               engine->fetch_state({1, "127.0.0.1", 9}, {{"a", {}, &value, 4}}, nullptr);
             }),

@@ -18,9 +18,9 @@ Awaited<std::vector<LinkFailure>> Peer::prepared_in(Epoch epoch) {
   return prepared[epoch];
 }
 
-PendingOp Peer::all_reduce(const AllReduce& call) {
+PendingOp Peer::start(const CollectiveCall& call) {
   Awaited<OpResult> result;
-  return {engine->all_reduce(call, [result](OpId, const OpResult& value) { result.set(value); }), result};
+  return {engine->start(call, [result](OpId, const OpResult& value) { result.set(value); }), result};
 }
 
 PendingOp Peer::export_state(std::vector<ExportTensor> tensors) {
@@ -35,7 +35,8 @@ PendingOp Peer::fetch_state(const Member& source, std::vector<FetchTensor> tenso
   return {engine->fetch_state(source, std::move(tensors), callback), result};
 }
 
-Cluster::Cluster(std::size_t peers, std::vector<std::uint32_t> lanes, const Edit& edit) : edit_(edit) {
+Cluster::Cluster(std::size_t peers, std::vector<std::uint32_t> lanes, const Edit& edit, TransportMode transport)
+    : transport_(transport), edit_(edit) {
   lanes.resize(peers, 1);
   for (std::size_t i = 0; i < peers; ++i) peers_.push_back(make_peer(lanes[i]));
   next_view();
@@ -44,7 +45,7 @@ Cluster::Cluster(std::size_t peers, std::vector<std::uint32_t> lanes, const Edit
 std::unique_ptr<Peer> Cluster::make_peer(std::uint32_t lanes) {
   auto peer = std::make_unique<Peer>();
   peer->id = next_id_++;
-  peer->engine = Engine::create({.connections_per_peer = lanes, .transport = test_transport()});
+  peer->engine = Engine::create({.connections_per_peer = lanes, .transport = transport_});
   Peer* const at = peer.get();
   peer->engine->set_control({
       .prepared = [at](Epoch epoch, const std::vector<LinkFailure>& failures) { at->prepared_in(epoch).set(failures); },
@@ -92,22 +93,22 @@ void Cluster::await_prepared() {
 }
 
 std::vector<Verdict> Cluster::decide(const std::vector<std::vector<OpReport>>& reports) {
-  std::set<std::pair<std::uint64_t, std::uint32_t>> ops;
+  std::set<OpKey> ops;
   for (const auto& report : reports) {
-    for (const OpReport& op : report) ops.emplace(op.tag, op.seq);
+    for (const OpReport& op : report) ops.insert(op.key);
   }
   std::vector<Verdict> verdicts;
-  for (const auto& [tag, seq] : ops) {
+  for (const OpKey& key : ops) {
     bool committed = false;
     bool all_done = true;
     for (const auto& report : reports) {
       const auto found = std::find_if(report.begin(), report.end(),
-                                      [&](const OpReport& op) { return op.tag == tag && op.seq == seq; });
+                                      [&](const OpReport& op) { return op.key == key; });
       const OpState state = found == report.end() ? OpState::not_done : found->state;
       committed |= state == OpState::committed;
       all_done &= state == OpState::committed || state == OpState::done;
     }
-    verdicts.push_back({tag, seq, committed || all_done});
+    verdicts.push_back({key, committed || all_done});
   }
   return verdicts;
 }

@@ -51,6 +51,20 @@ class Awaited {
 
 using PendingOp = std::pair<OpId, Awaited<OpResult>>;
 
+// The calls that most tests make, in short.
+struct AllReduce {
+  const void* send = nullptr;
+  void* recv = nullptr;
+  std::uint64_t count = 0;
+  DType dtype = DType::f32;
+  ReduceOp op = ReduceOp::sum;
+  std::uint64_t tag = 0;
+
+  CollectiveCall call() const {
+    return {.send = send, .send_count = count, .recv = recv, .recv_count = count, .dtype = dtype, .op = op, .tag = tag};
+  }
+};
+
 struct Lost {
   Epoch epoch = 0;
   PeerId peer = 0;
@@ -67,10 +81,14 @@ struct Peer {
 
   Member member() const { return {id, "127.0.0.1", engine->port()}; }
   Awaited<std::vector<LinkFailure>> prepared_in(Epoch epoch);
-  PendingOp all_reduce(const AllReduce& call);
+  PendingOp start(const CollectiveCall& call);
+  PendingOp all_reduce(const AllReduce& call) { return start(call.call()); }
   PendingOp export_state(std::vector<ExportTensor> tensors);
   PendingOp fetch_state(const Member& source, std::vector<FetchTensor> tensors);
 };
+
+// What the engines of a Cluster use, unless it says otherwise.
+TransportMode test_transport();
 
 class Cluster {
  public:
@@ -78,7 +96,8 @@ class Cluster {
   using Edit = std::function<void(View&)>;
 
   // Engines with ids 1 … peers, in one installed ring. `lanes`: connections per peer of each.
-  explicit Cluster(std::size_t peers, std::vector<std::uint32_t> lanes = {}, const Edit& edit = nullptr);
+  explicit Cluster(std::size_t peers, std::vector<std::uint32_t> lanes = {}, const Edit& edit = nullptr,
+                   TransportMode transport = test_transport());
 
   Peer& operator[](std::size_t rank) { return *peers_[rank]; }
   std::size_t size() const { return peers_.size(); }
@@ -104,14 +123,12 @@ class Cluster {
  private:
   std::unique_ptr<Peer> make_peer(std::uint32_t lanes);
 
+  const TransportMode transport_;
   PeerId next_id_ = 1;
   Epoch epoch_ = 0;
   Edit edit_;
   std::vector<std::unique_ptr<Peer>> peers_;
 };
-
-// What the engines of a Cluster use.
-TransportMode test_transport();
 
 inline constexpr std::array<std::uint8_t, 16> test_key = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
 

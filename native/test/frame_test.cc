@@ -21,7 +21,7 @@ std::optional<Frame> read(const std::vector<std::uint8_t>& bytes, std::string& e
   const auto payload = payload_bytes(header, error);
   if (!payload) return std::nullopt;
   EXPECT_LE(*payload, limits::chunk_bytes);
-  const bool data = bytes[0] == 2;
+  const bool data = is_data(header);
   if (!data) {
     EXPECT_LE(*payload, control_payload_bytes_max);
   }
@@ -36,16 +36,25 @@ std::vector<std::uint8_t> write(const Frame& frame) {
 }
 
 const Descriptor descriptor{1'000'000'007, DType::f64, ReduceOp::min};
-const Mismatch mismatch{descriptor, 77, {5, DType::i32, ReduceOp::avg}};
+const Descriptor rooted{5, DType::i32, ReduceOp::sum, Collective::scatter, 99};
+const Mismatch mismatch{descriptor, 77, rooted};
+
+Payload payload_of(std::size_t bytes) { return std::make_shared<const std::vector<std::uint8_t>>(bytes, 7); }
 
 std::vector<Frame> samples() {
   return {
       {1, {2, 3}, ReadyBody{descriptor}, 1},
+      {1, {2, 3}, ReadyBody{rooted, payload_of(40)}, 1},
+      {1, {2, 3}, ReadyBody{{0, DType::f32, ReduceOp::sum, Collective::barrier}}, 1},
+      {1, {2, 3, 4, 5}, ReadyBody{{9, DType::bf16, ReduceOp::sum, Collective::send}}, 1},
+      {1, {2, 3, 4, 5}, StepBody{6, UINT64_MAX}, 9},
+      {5, {0, 0}, DoneBody{DoneBody::to_all}, 8},
       {UINT64_MAX, {UINT64_MAX, UINT32_MAX}, DataBody{9, 123456789, limits::chunk_bytes}},
       {5, {0, 0}, DoneBody{15}, UINT64_MAX},
       {6, {1, 1}, AbortBody{{ErrorCode::cancelled, 42, {}}}, 2},
       {6, {1, 1}, AbortBody{{ErrorCode::descriptor_mismatch, 42, mismatch}}, 3},
       {6, {1, 1}, AbortBody{{ErrorCode::call_mismatch, 42, {}}}, 4},
+      {6, {1, 1}, AbortBody{{ErrorCode::peer_lost, 42, {}}}, 5},
       {0, {}, AckBody{7, UINT64_MAX}},
       {0, {}, OverBody{63, UINT64_MAX, 9}, 5},
   };
@@ -64,11 +73,14 @@ TEST(Frame, ReadsWhatWasWritten) {
     EXPECT_EQ(write(*again), bytes);
   }
   std::string error;
-  const auto abort = std::get<AbortBody>(read(write(samples()[4]), error)->body).reason;
+  const Frame aborted{6, {1, 1}, AbortBody{{ErrorCode::descriptor_mismatch, 42, mismatch}}, 3};
+  const auto abort = std::get<AbortBody>(read(write(aborted), error)->body).reason;
   EXPECT_EQ(abort.origin, 42u);
   EXPECT_EQ(abort.mismatch->other, 77u);
   EXPECT_EQ(abort.mismatch->own, descriptor);
   EXPECT_EQ(abort.mismatch->others, mismatch.others);
+  const Frame full{1, {2, 3}, ReadyBody{descriptor, payload_of(limits::ready_payload_bytes_max)}, 1};
+  EXPECT_EQ(std::get<ReadyBody>(read(write(full), error)->body).payload->size(), limits::ready_payload_bytes_max);
 }
 
 TEST(Frame, RefusesValuesOutOfRange) {
@@ -77,12 +89,20 @@ TEST(Frame, RefusesValuesOutOfRange) {
       {1, {2, 3}, ReadyBody{{UINT64_MAX, DType::f32, ReduceOp::sum}}, 1},
       {1, {2, 3}, ReadyBody{{1, static_cast<DType>(dtypes.size()), ReduceOp::sum}}, 1},
       {1, {2, 3}, ReadyBody{{1, DType::f32, static_cast<ReduceOp>(reduce_op_names.size())}}, 1},
+      {1, {2, 3}, ReadyBody{{1, DType::f32, ReduceOp::sum, static_cast<Collective>(10)}}, 1},
+      {1, {2, 3}, ReadyBody{{1, DType::f32, ReduceOp::sum, Collective::recv}}, 1},
+      {1, {2, 3}, ReadyBody{{1, DType::f32, ReduceOp::sum, Collective::all_gather, 4}}, 1},
+      {1, {2, 3}, ReadyBody{{1, DType::f32, ReduceOp::max, Collective::gather, 4}}, 1},
+      {1, {2, 3}, ReadyBody{descriptor, payload_of(limits::ready_payload_bytes_max + 1)}, 1},
+      {1, {2, 3}, StepBody{1, 2}},
+      {1, {2, 3, 4, 4}, StepBody{1, 2}, 1},
       {1, {2, 3}, DataBody{0, 0, 0}},
       {1, {2, 3}, DataBody{0, 0, limits::chunk_bytes + 1}},
       {1, {2, 3}, DataBody{0, 0, 4}, 1},
-      {1, {2, 3}, DoneBody{32}, 1},
+      {1, {2, 3}, DoneBody{33}, 1},
       {1, {2, 3}, DoneBody{0}},
       {1, {0, 0}, AckBody{}},
+      {0, {0, 0, 1, 2}, AckBody{}},
       {0, {0, 1}, AckBody{}},
       {0, {}, OverBody{64, 1, 1}, 1},
       {1, {}, OverBody{0, 1, 1}, 1},
@@ -103,9 +123,9 @@ TEST(Frame, SurvivesAnyBytes) {
   for (int i = 0; i < 300'000; ++i) {
     std::vector<std::uint8_t> bytes;
     if (i % 4 == 0) {
-      bytes.resize(random() % 100);
+      bytes.resize(random() % 120);
       for (std::uint8_t& byte : bytes) byte = static_cast<std::uint8_t>(random());
-      if (!bytes.empty()) bytes[0] = static_cast<std::uint8_t>(random() % 8);
+      if (!bytes.empty()) bytes[0] = static_cast<std::uint8_t>(random() % 9);
     } else {
       bytes = write(frames[random() % frames.size()]);
       for (std::uint64_t flips = 1 + random() % 4; flips > 0; --flips) {

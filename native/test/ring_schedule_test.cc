@@ -28,7 +28,7 @@ TEST_P(Schedule, BringsEveryContributionEverywhere) {
     // Per rank and chunk of the array (by its first element): a bit for each contribution.
     std::vector<std::map<std::uint64_t, std::uint64_t>> held(ranks);
     std::vector<RingSchedule> schedules;
-    for (std::uint32_t rank = 0; rank < ranks; ++rank) schedules.emplace_back(rank, ranks, count, 4);
+    for (std::uint32_t rank = 0; rank < ranks; ++rank) schedules.push_back(RingSchedule::all_reduce(rank, ranks, count, 4));
     const auto held_by = [&](std::uint32_t rank, std::uint64_t at) -> std::uint64_t& {
       return held[rank].try_emplace(at, std::uint64_t{1} << rank).first->second;
     };

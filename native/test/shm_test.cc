@@ -295,7 +295,7 @@ class ShmProcess : public testing::Test {
     // It takes part in one op, so that its side is up too.
     float value = 1;
     Awaited<OpResult> result;
-    engine_->all_reduce({&value, &value, 1}, [result](OpId, const OpResult& of_op) { result.set(of_op); });
+    engine_->start(AllReduce{&value, &value, 1}.call(), [result](OpId, const OpResult& of_op) { result.set(of_op); });
     ASSERT_FALSE(result.get().error);
     ASSERT_EQ(value, 3);
   }
@@ -330,7 +330,7 @@ class ShmProcess : public testing::Test {
     engine->install(1, {});
     float value = 2;
     Awaited<OpResult> result;
-    engine->all_reduce({&value, &value, 1}, [result](OpId, const OpResult& of_op) { result.set(of_op); });
+    engine->start(AllReduce{&value, &value, 1}.call(), [result](OpId, const OpResult& of_op) { result.set(of_op); });
     result.get();
     for (;;) ::pause();
   }
@@ -491,8 +491,8 @@ TEST_P(MadPeer, LosesItsLink) {
   engine_->install(1, {});
   std::vector<float> data(4'000'000, 1);
   Awaited<OpResult> result;
-  engine_->all_reduce({data.data(), data.data(), data.size()},
-                      [result](OpId, const OpResult& of_op) { result.set(of_op); });
+  engine_->start(AllReduce{data.data(), data.data(), data.size()}.call(),
+                 [result](OpId, const OpResult& of_op) { result.set(of_op); });
   switch (GetParam()) {
     case 0:
       segment->own().written = segment->own().written + limits::shm_ring_bytes + 1;

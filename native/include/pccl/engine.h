@@ -7,6 +7,7 @@
 #pragma once
 
 #include <array>
+#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -38,6 +39,23 @@ enum class DType : std::uint8_t {
   bf16 = 11,
 };
 enum class ReduceOp : std::uint8_t { sum = 0, avg = 1, max = 2, min = 3, prod = 4 };
+// The numbers are part of the wire format.
+enum class Collective : std::uint8_t {
+  all_reduce = 0,
+  reduce_scatter = 1,
+  all_gather = 2,
+  broadcast = 3,
+  all_to_all = 4,
+  gather = 5,
+  scatter = 6,
+  barrier = 7,
+  send = 8,
+  recv = 9,
+};
+
+// How an op was carried out, and over what.
+enum class Algorithm : std::uint8_t { alone, ring, one_shot, chain, pairwise, direct, hierarchical };
+enum class Transport : std::uint8_t { none, tcp, shm, mixed };
 
 // Codes of packages/pccl-core/src/base/error-catalogue.ts; error_code_name gives the ERR_PCCL_* string.
 enum class ErrorCode : std::uint8_t {
@@ -46,7 +64,7 @@ enum class ErrorCode : std::uint8_t {
   buffer_in_use,        // overlaps a buffer of another op in flight
   tag_in_use,           // an op with this tag is in flight
   too_many_ops,         // limit of ops in flight reached
-  descriptor_mismatch,  // members called with different count, dtype or op
+  descriptor_mismatch,  // members made different calls: another kind, count, dtype, reduction or root
   call_mismatch,        // a member waits in another call, so the op could never end
   peer_lost,            // aborted by a change of membership or links; retry
   cancelled,            // withdrawn by a member's caller
@@ -95,49 +113,82 @@ struct View {
 };
 
 struct InstalledView {
-  Epoch epoch = 0;  // View::view_epoch
+  Epoch epoch = 0;       // View::view_epoch
+  Epoch ring_epoch = 0;  // View::epoch
   PeerId self = 0;
   std::uint32_t rank = 0;
   std::uint32_t group_size = 0;
   std::uint32_t world_size = 0;
+  std::vector<PeerId> members = {};  // in rank order
 };
 
 enum class OpState : std::uint8_t { not_done, done, committed, aborted };
 
-struct OpReport {
+// The name of an op within an epoch: seq counts those with the same tag, from and to. The last two are 0 but for an
+// op of two members, send and recv.
+struct OpKey {
   std::uint64_t tag = 0;
   std::uint32_t seq = 0;
+  PeerId from = 0;
+  PeerId to = 0;
+  bool of_two() const { return from != to; }
+  auto operator<=>(const OpKey&) const = default;
+};
+
+struct OpReport {
+  OpKey key;
   OpState state = OpState::not_done;
 };
 
 struct Verdict {
-  std::uint64_t tag = 0;
-  std::uint32_t seq = 0;
+  OpKey key;
   bool commit = false;
 };
 
 struct OpResult {
   std::optional<Error> error;
-  std::uint32_t world_size = 0;  // peers whose contributions are in the result of an all-reduce
-  Epoch epoch = 0;               // of the view in which an all-reduce ended
+  std::uint32_t world_size = 0;  // members of the group that a collective ended in
+  Epoch epoch = 0;               // of the view in which a collective ended
   std::uint64_t tx_bytes = 0;    // of this op's data on the links, headers included; of a fetch: its requests
   std::uint64_t rx_bytes = 0;    // likewise; of a fetch: the tensors' bytes
   double seconds = 0;            // from the call on
+  Algorithm algorithm = Algorithm::alone;
+  Transport transport = Transport::none;
 };
 using OpCallback = std::function<void(OpId, const OpResult&)>;
 
-// Both buffers hold `count` elements, aligned to an element. In place (recv == send): after an error the buffer is as
-// before the call, bit for bit. Out of place: `send` is never written, and after an error `recv` holds anything.
+// One member's part of a collective. Rank order is the order of the ring; N is the group's size. Buffers are aligned
+// to an element, and don't overlap but where it says so; `send` is never written out of place. What a failed op leaves
+// in a buffer that it receives into is anything, but for an all_reduce in place: there the buffer is as before the
+// call, bit for bit.
+//
+//   all_reduce      send and recv of equal length; the same memory: in place
+//   reduce_scatter  send: N blocks as long as recv, which gets this rank's block of the result
+//   all_gather      recv: N blocks as long as send; send may be this rank's block of recv
+//   broadcast       recv, at the root too, where it is only read; `peer` is the root
+//   all_to_all      send: a block for each rank, recv: one from each. Equal blocks, unless counts per rank say
+//                   otherwise, which may be 0; what one member sends is what the other one receives
+//   gather          send; at the root also recv, N blocks as long
+//   scatter         recv; at the root also send, N blocks as long
+//   barrier         no buffer
+//   send, recv      one buffer, of the same length at both; `peer` is the other member
+//
 // Integers: sum and prod wrap around; avg divides the sum, wrapped around, and rounds towards zero. f16 and bf16 are
 // combined in f32, and rounded to nearest, ties to even, each time. A NaN in any contribution gives NaN, for max and
 // min too; -0 is less than +0.
-struct AllReduce {
+struct CollectiveCall {
+  Collective kind = Collective::all_reduce;
   const void* send = nullptr;
+  std::uint64_t send_count = 0;  // elements
   void* recv = nullptr;
-  std::uint64_t count = 0;
+  std::uint64_t recv_count = 0;
   DType dtype = DType::f32;
-  ReduceOp op = ReduceOp::sum;
+  ReduceOp op = ReduceOp::sum;  // of all_reduce and reduce_scatter
   std::uint64_t tag = 0;
+  PeerId peer = 0;
+  // Of all_to_all: elements per rank, both or none.
+  std::vector<std::uint64_t> send_counts = {};
+  std::vector<std::uint64_t> recv_counts = {};
 };
 
 using Hash128 = std::array<std::uint8_t, 16>;  // XXH3-128, canonical byte order
@@ -160,11 +211,11 @@ struct LinkFailure {
   std::string reason;
 };
 
-// An op for which the neighbours `missing` haven't called yet, a second after this peer has.
+// An op that the members `missing` haven't called yet, a second after this peer has. They are some of those that
+// haven't: its neighbours, or all that the op waits for.
 struct StalledOp {
   Epoch epoch = 0;  // of the ring
-  std::uint64_t tag = 0;
-  std::uint32_t seq = 0;
+  OpKey key;
   std::vector<PeerId> missing;
 };
 
@@ -191,7 +242,7 @@ struct EngineOptions {
   std::uint16_t port = 0;
   // TCP connections that make up a link over TCP, 1 … 64. Of two peers that want different numbers both use the larger one.
   std::uint32_t connections_per_peer = 1;
-  // All-reduces in flight at once, 1 … 256.
+  // Collectives in flight at once, 1 … 256.
   std::uint32_t ops_in_flight_max = 16;
   TransportMode transport = TransportMode::automatic;
 };
@@ -212,11 +263,16 @@ class Engine {
   // called exactly once, also when the engine closes. Memory must stay valid and unmoved until then, and no other
   // call in flight may use it (buffer_in_use).
 
-  // Starts in the installed epoch or, between prepare and install, waits for the next one. Members match their
-  // calls by tag and by order within the tag.
-  virtual OpId all_reduce(const AllReduce& call, OpCallback callback) = 0;
-  // Withdraws an all-reduce that this peer hasn't finished: every member's callback gets `cancelled`. False when it
-  // is too late, or `id` is no all-reduce in flight.
+  // Starts in the installed epoch or, between prepare and install, in the next one. But where the ranks say how long
+  // the buffers are, or what is whose (reduce_scatter, all_gather, all_to_all, gather, scatter), only in the ring that
+  // is installed at the time of the call: if that is over before the op begins, it fails with peer_lost.
+  //
+  // Members match their calls by tag and by order within the tag. Of collectives one per tag can be in flight; of send
+  // and recv, which match by tag, sender and receiver, any number. In groups of more than 16, whose members aren't all
+  // linked, all_to_all, gather and scatter are refused, and send and recv between members without a link.
+  virtual OpId start(const CollectiveCall& call, OpCallback callback) = 0;
+  // Withdraws an op that this peer hasn't finished: every member's callback gets `cancelled`. False when it is too
+  // late, or `id` is no collective in flight.
   virtual bool cancel(OpId id) = 0;
 
   // Hashes the tensors on a background thread, then calls back; from then on peers of the view can fetch them. The
@@ -242,9 +298,9 @@ class Engine {
   // The world has changed and this ring hasn't: what view() says from now on. Throws invalid_argument before the
   // first install and for an older epoch.
   virtual void set_world(Epoch view_epoch, std::uint32_t world_size) = 0;
-  // If this op is in flight here, in the open epoch, and the neighbour `peer` still hasn't called it, aborts it for
+  // If this op is in flight here, in the open epoch, and waits for `peer`, which still hasn't called it, aborts it for
   // all members with call_mismatch.
-  virtual bool abort_if_missing(Epoch epoch, std::uint64_t tag, std::uint32_t seq, PeerId peer) = 0;
+  virtual bool abort_if_missing(Epoch epoch, const OpKey& key, PeerId peer) = 0;
 
   // Ends every op (code closed, buffers restored), links, listener and threads; returns when all are gone and no
   // callback will run any more. Idempotent.

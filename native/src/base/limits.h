@@ -30,9 +30,18 @@ inline constexpr auto stalled_after = 1000ms;
 
 // Part of the wire format: both ends cut a slice into chunks of this size. docs/decisions has the measurement.
 inline constexpr std::uint32_t chunk_bytes = 512 * 1024;
+// What an op can have its `ready` carry, which everybody takes in before the op is called here too: so much per member
+// and op in flight, and no more.
+inline constexpr std::size_t ready_payload_bytes_max = 16 * 1024 + 128;
+inline constexpr std::size_t early_payload_bytes_max =
+    (fully_linked_max - 1) * ops_in_flight_max * ready_payload_bytes_max;
 // Payload that a lane reads, or writes, before others have their turn.
 inline constexpr std::size_t link_turn_bytes = 512 * 1024;
 // Each of the two of a lane in shared memory, which has no other memory but a page. docs/decisions has the measurement.
+// What an op copies from another process's memory before all else has its turn; and what it combines at once, for
+// which the copy, the own contribution and the result fit into a core's second cache.
+inline constexpr std::size_t direct_copy_bytes = 1024 * 1024;
+inline constexpr std::size_t direct_piece_bytes = 256 * 1024;
 inline constexpr std::size_t shm_ring_bytes = 512 * 1024;
 // Numbered frames that a peer leaves unacknowledged before its link counts as broken.
 inline constexpr std::size_t link_frames_unacknowledged_max = 16384;
@@ -41,6 +50,7 @@ inline constexpr std::size_t lane_chunks_unacknowledged_max = 16384;
 // A receiver acknowledges that often, and whenever it has been silent.
 inline constexpr std::uint64_t chunks_per_ack = 16;
 inline constexpr std::uint64_t frames_per_ack = 32;
+inline constexpr std::size_t payload_bytes_per_ack = 64 * 1024;  // of numbered frames
 
 // Connections that have not yet shown who they are.
 inline constexpr std::size_t strangers_max = 128;

@@ -4,23 +4,25 @@
 #include <utility>
 
 #include "base/check.h"
-#include "base/dtype.h"
+#include "base/collectives.h"
 #include "base/limits.h"
+#include "collective/make_op.h"
+#include "collective/op_errors.h"
 #include "transport/ring_links.h"
 
 namespace pccl {
 namespace {
 
-std::string describe(const Descriptor& descriptor) {
-  return std::string(reduce_op_name(descriptor.op)) + " of " + std::to_string(descriptor.count) + " " +
-         dtype_name(descriptor.dtype);
+OpKey with_seq(OpKey key, std::uint32_t seq) {
+  key.seq = seq;
+  return key;
 }
 
-// "peer 3 and peer 4"
-std::string peer_names(const std::vector<PeerId>& peers) {
-  std::string names;
-  for (const PeerId peer : peers) names += (names.empty() ? "peer " : " and peer ") + std::to_string(peer);
-  return names;
+std::size_t payload_bytes(const ReadyBody& body) { return body.payload ? body.payload->size() : 0; }
+
+template <typename Values, typename T>
+bool contains(const Values& values, const T& value) {
+  return std::find(values.begin(), values.end(), value) != values.end();
 }
 
 }  // namespace
@@ -32,9 +34,10 @@ EpochOps::EpochOps(const View& view, const Context& context, Events events)
       pool_(context.pool),
       events_(std::move(events)),
       ranks_(static_cast<std::uint32_t>(view.ring.size())),
-      rounds_(dissemination_rounds(ranks_)) {
+      rounds_(dissemination_rounds(ranks_)),
+      hosts_(view) {
   while (view_.ring[rank_].id != view_.self) ++rank_;
-  for (const std::uint32_t rank : linked_ranks(rank_, ranks_)) linked_.push_back(view_.ring[rank].id);
+  for (const std::uint32_t rank : linked_ranks(rank_, ranks_)) linked_.emplace(id_of(rank), rank);
 }
 
 void EpochOps::set_world(Epoch view_epoch, std::uint32_t world_size) {
@@ -42,12 +45,28 @@ void EpochOps::set_world(Epoch view_epoch, std::uint32_t world_size) {
   view_.world_size = world_size;
 }
 
-bool EpochOps::settled(OpKey key) const {
-  const auto seq = next_seq_.find(key.tag);
-  return seq != next_seq_.end() && key.seq < seq->second && !records_.contains(key);
+std::vector<PeerId> EpochOps::ids_of(const std::vector<std::uint32_t>& ranks) const {
+  std::vector<PeerId> ids;
+  for (const std::uint32_t rank : ranks) ids.push_back(id_of(rank));
+  std::sort(ids.begin(), ids.end());
+  return ids;
 }
 
-EpochOps::Record* EpochOps::record_for(Link& link, OpKey key) {
+std::optional<std::uint32_t> EpochOps::linked_rank(PeerId peer) const {
+  const auto found = linked_.find(peer);
+  return found == linked_.end() ? std::nullopt : std::optional(found->second);
+}
+
+bool EpochOps::Record::has_called(std::uint32_t rank) const {
+  return std::any_of(ready.begin(), ready.end(), [rank](const Ready& word) { return word.rank == rank; });
+}
+
+bool EpochOps::settled(const OpKey& key) const {
+  const auto next = next_seq_.find(with_seq(key, 0));
+  return next != next_seq_.end() && key.seq < next->second && !records_.contains(key);
+}
+
+EpochOps::Record* EpochOps::record_for(Link& link, const OpKey& key) {
   if (settled(key)) return nullptr;
   const auto found = records_.find(key);
   if (found != records_.end()) return &found->second;
@@ -56,101 +75,146 @@ EpochOps::Record* EpochOps::record_for(Link& link, OpKey key) {
     return nullptr;
   }
   ++early_records_;
-  return &records_[key];
+  return &enter(key);
 }
 
-std::optional<OpKey> EpochOps::new_key(std::uint64_t tag) {
-  if (!next_seq_.contains(tag) && next_seq_.size() >= limits::tags_per_epoch_max) return std::nullopt;
-  std::uint32_t& next = next_seq_[tag];
+void EpochOps::forget_early(Records::iterator at) {
+  for (const Ready& word : at->second.ready) early_payload_bytes_ -= payload_bytes(word.body);
+  --early_records_;
+  records_.erase(at);
+}
+
+OpKey EpochOps::key_of(const CollectiveCall& call) const {
+  if (call.kind == Collective::send) return {call.tag, 0, view_.self, call.peer};
+  if (call.kind == Collective::recv) return {call.tag, 0, call.peer, view_.self};
+  return {call.tag, 0};
+}
+
+std::optional<OpKey> EpochOps::new_key(const CollectiveCall& call) {
+  const OpKey first = key_of(call);
+  if (!next_seq_.contains(first) && next_seq_.size() >= limits::tags_per_epoch_max) return std::nullopt;
+  std::uint32_t& next = next_seq_[first];
   // Aborted because a peer waited in another call, and that call has failed too: whoever comes later makes the next
   // call of all. Peers that each passed over other numbers would wait for each other.
-  for (auto found = records_.find({tag, next}); found != records_.end(); found = records_.find({tag, next})) {
-    const std::optional<AbortReason>& abort = found->second.abort;
+  for (auto at = records_.find(with_seq(first, next)); at != records_.end(); at = records_.find(with_seq(first, next))) {
+    const std::optional<AbortReason>& abort = at->second.abort;
     if (!abort || abort->code != ErrorCode::call_mismatch) break;
-    records_.erase(found);
-    --early_records_;
+    forget_early(at);
     ++next;
   }
-  return OpKey{tag, next++};
+  return with_seq(first, next++);
 }
 
-void EpochOps::post(const AllReduceOp::Request& request) {
+// Why this epoch can't carry the call out. It was checked, but perhaps by another view.
+std::optional<Error> EpochOps::refusal(const CollectiveCall& call) const {
+  const CollectiveTraits& kind = traits(call.kind);
+  if (!kind.of_two && !kind.has_root) return std::nullopt;
+  const bool member =
+      std::any_of(view_.ring.begin(), view_.ring.end(), [&](const Member& other) { return other.id == call.peer; });
+  const std::string peer = "peer " + std::to_string(call.peer);
+  if (!member) return Error{ErrorCode::peer_lost, op_name(call) + ": the group has lost " + peer, call.peer};
+  if (!kind.of_two || linked_rank(call.peer)) return std::nullopt;
+  const std::string message = op_name(call) + ": in a group of more than " + std::to_string(limits::fully_linked_max) +
+                              " not all members are linked, and this peer has no link with " + peer;
+  return Error{ErrorCode::invalid_argument, message, call.peer};
+}
+
+Op::Seat EpochOps::seat_for(const CollectiveCall& call) const {
+  Op::Seat seat{.rank = rank_, .ranks = ranks_, .fully_linked = ranks_ <= limits::fully_linked_max, .peer_rank = 0};
+  const CollectiveTraits& kind = traits(call.kind);
+  if (!kind.of_two && !kind.has_root) return seat;
+  while (id_of(seat.peer_rank) != call.peer) ++seat.peer_rank;
+  return seat;
+}
+
+void EpochOps::post(const Op::Request& request) {
   PCCL_CHECK(!frozen_);
-  auto op = std::make_unique<AllReduceOp>(request, rank_, ranks_, pool_);
-  const auto key = new_key(request.call.tag);
+  std::optional<Error> refused = refusal(request.call);
+  const auto key = refused ? std::nullopt : new_key(request.call);
   if (!key) {
-    const std::string message = "all_reduce: this epoch has seen " + std::to_string(limits::tags_per_epoch_max) +
-                                " different tags; use tags again, they only tell concurrent ops apart";
-    const OpResult result = op->result(Error{ErrorCode::too_many_ops, message, {}, view_.view_epoch});
-    return events_.settled(request.id, result);
+    if (!refused) {
+      const std::string message = op_name(request.call) + ": this epoch has seen " +
+                                  std::to_string(limits::tags_per_epoch_max) +
+                                  " different tags; use tags again, they only tell concurrent ops apart";
+      refused = Error{ErrorCode::too_many_ops, message, {}};
+    }
+    refused->epoch = view_.view_epoch;
+    return events_.settled(request.id, {.error = std::move(refused)});
   }
-  const auto [at, is_new] = records_.try_emplace(*key);
-  if (!is_new) --early_records_;
-  Record& record = at->second;
-  const bool prepared = op->prepare();
-  record.op = std::move(op);
-  if (record.abort) return settle(at, abort_error(*key, *record.abort), OpState::aborted);
-  if (!prepared) {
+  if (records_.contains(*key)) --early_records_;
+  Record& record = enter(*key);
+  for (const Ready& word : record.ready) early_payload_bytes_ -= payload_bytes(word.body);
+  record.op = make_op(request, {seat_for(request.call), record, pool_, hosts_});
+  record.missing = record.op->partners();
+  if (record.abort) return settle(record, abort_error(name(record), *record.abort), OpState::aborted);
+  if (!record.op->prepare()) {
     // The others can't go on without this peer, and learn it as a withdrawal.
     flood(*key, {ErrorCode::cancelled, view_.self, {}});
-    const std::string message = name(*key) + ": no memory to back up the input of an op in place";
-    return settle(at, Error{ErrorCode::out_of_memory, message, {}}, OpState::aborted);
+    const std::string message = name(record) + ": no memory to back up the input of an op in place";
+    return settle(record, Error{ErrorCode::out_of_memory, message, {}}, OpState::aborted);
   }
-  if (ranks_ > 1) {
-    const ReadyBody ready{record.op->descriptor()};
-    send(previous(), *key, ready);
-    if (next() != previous()) send(next(), *key, ready);
-    if (!descriptors_agree(*key, record)) return;
-    if (!missing(record).empty()) watch_for_stall(*key);
-    wake(next());
+  for (const std::uint32_t rank : record.op->partners()) {
+    send(id_of(rank), *key, ReadyBody{record.op->descriptor(), record.op->ready_payload(rank)});
   }
-  advance_commit(at);
+  for (Ready& word : record.ready) {
+    if (!take_ready(record, word)) return;
+  }
+  if (!record.missing.empty()) watch_for_stall(*key);
+  advance_commit(record);
 }
 
-void EpochOps::post_cancelled(std::uint64_t tag) {
-  const auto key = new_key(tag);
+void EpochOps::post_cancelled(const CollectiveCall& call) {
+  const auto key = refusal(call) ? std::nullopt : new_key(call);
   if (!key) return;
   const auto found = records_.find(*key);
   const bool known = found != records_.end() && found->second.abort;
-  if (found != records_.end()) {
-    --early_records_;
-    records_.erase(found);
-  }
+  if (found != records_.end()) forget_early(found);
   if (!known) flood(*key, {ErrorCode::cancelled, view_.self, {}});
 }
 
 bool EpochOps::cancel(OpId id) {
   const auto at = std::find_if(records_.begin(), records_.end(),
                                [id](const auto& entry) { return entry.second.op && entry.second.op->id() == id; });
-  if (at == records_.end() || at->second.op->done()) return false;
+  if (at == records_.end() || at->second.done()) return false;
+  Record& record = at->second;
   const AbortReason reason{ErrorCode::cancelled, view_.self, {}};
-  Error error = abort_error(at->first, reason);
-  const std::vector<PeerId> absent = missing(at->second);
-  if (!absent.empty()) error.message += "; not called yet by " + peer_names(absent);
-  if (!frozen_) flood(at->first, reason);
-  settle(at, std::move(error), OpState::aborted);
+  Error error = abort_error(name(record), reason);
+  if (!record.missing.empty()) error.message += "; not called yet by " + peer_names(ids_of(record.missing));
+  if (!frozen_) flood(record.key, reason);
+  settle(record, std::move(error), OpState::aborted);
   return true;
 }
 
-bool EpochOps::abort_if_missing(OpKey key, PeerId peer) {
+bool EpochOps::abort_if_missing(const OpKey& key, PeerId peer) {
   const auto at = records_.find(key);
-  // What the neighbour has sent may overtake its word that it has called, so this peer may be done.
-  if (at == records_.end() || !at->second.op || at->second.op->done()) return false;
-  const std::vector<PeerId> absent = missing(at->second);
-  if (std::find(absent.begin(), absent.end(), peer) == absent.end()) return false;
-  abort(at, {ErrorCode::call_mismatch, peer, {}});
+  if (at == records_.end() || !at->second.op || !contains(ids_of(at->second.missing), peer)) return false;
+  abort(at->second, {ErrorCode::call_mismatch, peer, {}});
   return true;
 }
 
-std::vector<PeerId> EpochOps::missing(const Record& record) const {
-  std::vector<PeerId> peers;
-  if (ranks_ > 1 && !record.previous) peers.push_back(previous());
-  if (ranks_ > 2 && !record.next) peers.push_back(next());
-  std::sort(peers.begin(), peers.end());
-  return peers;
+void EpochOps::schedule(const OpKey& key) {
+  if (contains(scheduled_, key)) return;
+  scheduled_.push_back(key);
+  if (scheduled_.size() == 1) work_ = EventLoop::Timer(loop_, {}, [this] { do_work(); });
 }
 
-void EpochOps::watch_for_stall(OpKey key) {
+// One piece of one op, so that what comes from outside has its turn in between.
+void EpochOps::do_work() {
+  const OpKey key = scheduled_.front();
+  scheduled_.pop_front();
+  if (!scheduled_.empty()) work_ = EventLoop::Timer(loop_, {}, [this] { do_work(); });
+  const auto found = records_.find(key);
+  if (found == records_.end() || !found->second.op) return;
+  Record& record = found->second;
+  std::optional<Error> error = record.op->work();
+  if (!error) return advance_commit(record);
+  const ErrorCode code = error->code == ErrorCode::peer_lost ? ErrorCode::peer_lost : ErrorCode::cancelled;
+  flood(key, {code, view_.self, {}});
+  error->message = name(record) + ": " + error->message;
+  settle(record, std::move(error), OpState::aborted);
+}
+
+void EpochOps::watch_for_stall(const OpKey& key) {
   stall_watch_.emplace_back(EventLoop::Clock::now() + limits::stalled_after, key);
   if (stall_watch_.size() == 1) report_stalls();
 }
@@ -160,48 +224,76 @@ void EpochOps::report_stalls() {
   while (!stall_watch_.empty()) {
     const auto [when, key] = stall_watch_.front();
     const auto found = records_.find(key);
-    const bool waits = found != records_.end() && found->second.op && !found->second.op->done();
-    const std::vector<PeerId> absent = waits ? missing(found->second) : std::vector<PeerId>{};
-    if (!absent.empty() && when > now) {
+    const bool waits = found != records_.end() && !found->second.missing.empty();
+    if (waits && when > now) {
       stall_timer_ = EventLoop::Timer(loop_, when - now, [this] { report_stalls(); });
       return;
     }
     stall_watch_.pop_front();
-    if (!absent.empty()) events_.stalled({view_.epoch, key.tag, key.seq, absent});
+    if (waits) events_.stalled({view_.epoch, key, ids_of(found->second.missing)});
   }
 }
 
 void EpochOps::on_control(Link& link, const Frame& frame) {
   if (frozen_) return;
-  if (std::find(linked_.begin(), linked_.end(), link.peer()) == linked_.end()) {
-    return link.fail("a frame of an epoch that doesn't link the peer");
-  }
-  if (const auto* ready = std::get_if<ReadyBody>(&frame.body)) return on_ready(link, frame.key, *ready);
-  if (const auto* done = std::get_if<DoneBody>(&frame.body)) return on_done(link, frame.key, *done);
-  if (const auto* aborted = std::get_if<AbortBody>(&frame.body)) return on_abort(link, frame.key, *aborted);
+  const auto rank = linked_rank(link.peer());
+  if (!rank) return link.fail("a frame of an epoch that doesn't link the peer");
+  const OpKey& key = frame.key;
+  const bool of_us =
+      (key.from == view_.self && key.to == link.peer()) || (key.to == view_.self && key.from == link.peer());
+  if (key.of_two() && !of_us) return link.fail("a frame of an op of two others");
+  if (const auto* ready = std::get_if<ReadyBody>(&frame.body)) return on_ready(link, *rank, key, *ready);
+  if (const auto* step = std::get_if<StepBody>(&frame.body)) return on_step(link, *rank, key, *step);
+  if (const auto* done = std::get_if<DoneBody>(&frame.body)) return on_done(link, *rank, key, *done);
+  if (const auto* aborted = std::get_if<AbortBody>(&frame.body)) return on_abort(link, key, *aborted);
 }
 
-void EpochOps::on_ready(Link& link, OpKey key, const ReadyBody& body) {
-  const bool from_previous = link.peer() == previous();
-  const bool from_next = link.peer() == next();
-  if (!from_previous && !from_next) return link.fail("ready from a peer that is no neighbour in the ring");
+void EpochOps::on_ready(Link& link, std::uint32_t rank, const OpKey& key, const ReadyBody& body) {
   Record* const record = record_for(link, key);
   if (record == nullptr || record->abort) return;
-  if ((from_previous && record->previous) || (from_next && record->next)) return link.fail("ready was sent twice");
-  if (from_previous) record->previous = body.descriptor;
-  if (from_next) record->next = body.descriptor;
-  if (record->op && descriptors_agree(key, *record) && from_next) wake(next());
+  if (record->has_called(rank)) return link.fail("ready was sent twice");
+  record->ready.push_back({rank, body});
+  if (record->op) {
+    if (take_ready(*record, record->ready.back())) advance_commit(*record);
+    return;
+  }
+  early_payload_bytes_ += payload_bytes(body);
+  if (early_payload_bytes_ > limits::early_payload_bytes_max) link.fail("the peers are too many bytes ahead");
 }
 
-// False: the op was aborted, and the record is gone.
-bool EpochOps::descriptors_agree(OpKey key, Record& record) {
-  const Descriptor own = record.op->descriptor();
-  const auto differs = [&](const std::optional<Descriptor>& other) { return other && *other != own; };
-  if (!differs(record.previous) && !differs(record.next)) return true;
-  const bool with_previous = differs(record.previous);
-  const Mismatch mismatch{own, with_previous ? previous() : next(), with_previous ? *record.previous : *record.next};
-  abort(records_.find(key), {ErrorCode::descriptor_mismatch, view_.self, mismatch});
-  return false;
+bool EpochOps::take_ready(Record& record, Ready& ready) {
+  const PeerId peer = id_of(ready.rank);
+  Op::Difference difference{record.op->descriptor(), ready.body.descriptor};
+  bool differs = difference.first != difference.second;
+  // One that is done has its partners' agreement: whoever it differs from differs from one of those as well.
+  if (differs && record.done()) return true;
+  const auto partner = std::find(record.missing.begin(), record.missing.end(), ready.rank);
+  if (!differs && partner == record.missing.end()) return true;
+  if (!differs) {
+    const Op::Answer answer = record.op->on_ready(ready.rank, std::exchange(ready.body.payload, nullptr), difference);
+    if (answer == Op::Answer::wrong) {
+      if (Link* const link = mesh_.find(peer)) link->fail("a ready that doesn't fit its op");
+      return true;
+    }
+    differs = answer == Op::Answer::differs;
+  }
+  if (differs) {
+    abort(record, {ErrorCode::descriptor_mismatch, view_.self, Mismatch{difference.first, peer, difference.second}});
+    return false;
+  }
+  record.missing.erase(partner);
+  wake(ready.rank);
+  return true;
+}
+
+void EpochOps::on_step(Link& link, std::uint32_t rank, const OpKey& key, const StepBody& body) {
+  const auto found = records_.find(key);
+  if (found == records_.end() || !found->second.op) {
+    if (!settled(key)) link.fail("a step of an op that wasn't posted");
+    return;
+  }
+  if (!found->second.op->on_step(rank, body)) return link.fail("a step out of turn");
+  advance_commit(found->second);
 }
 
 Lane::Target EpochOps::on_data(Link& link, const Frame& frame) {
@@ -211,37 +303,38 @@ Lane::Target EpochOps::on_data(Link& link, const Frame& frame) {
     if (!settled(frame.key)) link.fail("data for an op that wasn't posted");
     return {};
   }
-  Record& record = found->second;
+  Op* const op = found->second.op.get();
   const auto& body = std::get<DataBody>(frame.body);
-  const AllReduceOp::Turn turn =
-      record.op && link.peer() == previous() ? record.op->turn(body) : AllReduceOp::Turn::wrong;
-  if (turn == AllReduceOp::Turn::wrong) link.fail("data out of turn");
-  if (turn != AllReduceOp::Turn::wanted) return {};
+  const auto rank = linked_rank(link.peer());
+  const Op::Turn turn = op != nullptr && rank ? op->turn(*rank, body) : Op::Turn::wrong;
+  if (turn == Op::Turn::wrong) link.fail("data out of turn");
+  if (turn != Op::Turn::wanted) return {};
   using Place = Lane::Target::Place;
-  std::uint8_t* const memory = record.op->receive_begin(body);
-  return {memory == nullptr ? Place::scratch : Place::memory, memory, record.op->id()};
+  std::uint8_t* const memory = op->receive_begin(*rank, body);
+  return {memory == nullptr ? Place::scratch : Place::memory, memory, op->id()};
 }
 
-void EpochOps::on_data_end(Link&, const Frame& frame, const std::uint8_t* payload) {
+void EpochOps::on_data_end(Link& link, const Frame& frame, const std::uint8_t* payload) {
   const auto found = records_.find(frame.key);
   // What ends an op releases it from its links first.
   PCCL_CHECK(!frozen_ && found != records_.end() && found->second.op);
-  found->second.op->receive_end(std::get<DataBody>(frame.body), payload);
-  wake(next());
-  advance_commit(found);
+  found->second.op->receive_end(linked_.at(link.peer()), std::get<DataBody>(frame.body), payload);
+  advance_commit(found->second);
 }
 
-void EpochOps::on_unsent(const ChunkId& chunk) {
+void EpochOps::on_unsent(Link& link, const ChunkId& chunk) {
   const auto found = records_.find(chunk.key);
   if (frozen_ || found == records_.end() || !found->second.op) return;
-  found->second.op->send_again(chunk.body);
-  wake(next());
+  found->second.op->send_again(linked_.at(link.peer()), chunk.body);
 }
 
 std::optional<Lane::Outgoing> EpochOps::next_data(Link& link) {
-  if (frozen_ || records_.empty() || link.peer() != next()) return std::nullopt;
+  if (frozen_ || records_.empty()) return std::nullopt;
+  const auto rank = linked_rank(link.peer());
+  if (!rank) return std::nullopt;
   // Once around, beginning behind the op that had the last turn.
-  const auto begin = records_.upper_bound(last_sent_);
+  OpKey& last = last_sent_[link.peer()];
+  const auto begin = records_.upper_bound(last);
   auto at = begin;
   do {
     if (at == records_.end()) {
@@ -249,9 +342,9 @@ std::optional<Lane::Outgoing> EpochOps::next_data(Link& link) {
       if (at == begin) break;
     }
     Record& record = at->second;
-    if (record.op && record.next) {
-      if (const auto chunk = record.op->next_send()) {
-        last_sent_ = at->first;
+    if (record.op && record.has_called(*rank)) {
+      if (const auto chunk = record.op->next_send(*rank)) {
+        last = at->first;
         return Lane::Outgoing{{view_.epoch, at->first, chunk->body}, chunk->payload, record.op->id()};
       }
     }
@@ -260,85 +353,119 @@ std::optional<Lane::Outgoing> EpochOps::next_data(Link& link) {
   return std::nullopt;
 }
 
-void EpochOps::on_done(Link& link, OpKey key, const DoneBody& body) {
-  if (body.round >= rounds_ || link.peer() != at_distance(ranks_ - (1u << body.round))) {
-    return link.fail("done from a peer whose turn it isn't");
-  }
+void EpochOps::on_done(Link& link, std::uint32_t rank, const OpKey& key, const DoneBody& body) {
+  const bool to_all = body.round == DoneBody::to_all;
+  const bool in_turn =
+      !key.of_two() && body.round < rounds_ && link.peer() == at_distance(ranks_ - (1u << body.round));
+  if (!to_all && !in_turn) return link.fail("done from a peer whose turn it isn't");
   Record* const record = record_for(link, key);
   if (record == nullptr || record->abort) return;
-  record->heard |= 1u << body.round;
-  if (record->op) advance_commit(records_.find(key));
-}
-
-void EpochOps::advance_commit(Records::iterator at) {
-  Record& record = at->second;
-  if (!record.op->done()) return;
-  while (record.rounds_sent < rounds_) {
-    const std::uint32_t round = record.rounds_sent;
-    if (round > 0 && (record.heard & (1u << (round - 1))) == 0) return;
-    send(at_distance(1u << round), at->first, DoneBody{round});
-    ++record.rounds_sent;
+  if (!to_all) {
+    record->heard_rounds |= 1u << body.round;
+  } else if (!contains(record->heard_from, rank)) {
+    record->heard_from.push_back(rank);
   }
-  const bool heard_all = rounds_ == 0 || (record.heard & (1u << (rounds_ - 1))) != 0;
-  if (heard_all) settle(at, std::nullopt, OpState::committed);
+  if (record->op) advance_commit(*record);
 }
 
-void EpochOps::on_abort(Link& link, OpKey key, const AbortBody& body) {
+// Settles the op, and the record is gone, when all are known to be done.
+void EpochOps::advance_commit(Record& record) {
+  if (!record.done()) return;
+  bool heard_all = false;
+  if (record.op->words_to_all()) {
+    const std::vector<std::uint32_t>& others = record.op->partners();
+    if (std::exchange(record.rounds_sent, 1) == 0) {
+      for (const std::uint32_t rank : others) send(id_of(rank), record.key, DoneBody{DoneBody::to_all});
+    }
+    heard_all = std::all_of(others.begin(), others.end(),
+                            [&](std::uint32_t rank) { return contains(record.heard_from, rank); });
+  } else {
+    while (record.rounds_sent < rounds_) {
+      const std::uint32_t round = record.rounds_sent;
+      if (round > 0 && (record.heard_rounds & (1u << (round - 1))) == 0) return;
+      send(at_distance(1u << round), record.key, DoneBody{round});
+      ++record.rounds_sent;
+    }
+    heard_all = rounds_ == 0 || (record.heard_rounds & (1u << (rounds_ - 1))) != 0;
+  }
+  if (heard_all) settle(record, std::nullopt, OpState::committed);
+}
+
+void EpochOps::on_abort(Link& link, const OpKey& key, const AbortBody& body) {
   Record* const record = record_for(link, key);
   if (record == nullptr || record->abort) return;
-  if (record->op) return abort(records_.find(key), body.reason);
+  if (record->op) return abort(*record, body.reason);
   record->abort = body.reason;
+  for (Ready& word : record->ready) {
+    early_payload_bytes_ -= payload_bytes(word.body);
+    word.body.payload = nullptr;
+  }
   flood(key, body.reason);
 }
 
-void EpochOps::abort(Records::iterator at, const AbortReason& reason) {
-  if (!frozen_) flood(at->first, reason);
-  settle(at, abort_error(at->first, reason), OpState::aborted);
+void EpochOps::abort(Record& record, const AbortReason& reason) {
+  if (!frozen_) flood(record.key, reason);
+  settle(record, abort_error(name(record), reason), OpState::aborted);
 }
 
 // Each member forwards an abort once, when it first hears of it; the links connect all of them.
-void EpochOps::flood(OpKey key, const AbortReason& reason) {
-  for (const PeerId peer : linked_) send(peer, key, AbortBody{reason});
+void EpochOps::flood(const OpKey& key, const AbortReason& reason) {
+  if (key.of_two()) return send(key.from == view_.self ? key.to : key.from, key, AbortBody{reason});
+  for (const auto& [peer, rank] : linked_) send(peer, key, AbortBody{reason});
 }
 
-void EpochOps::settle(Records::iterator at, std::optional<Error> error, OpState state) {
-  const OpKey key = at->first;
-  const std::unique_ptr<AllReduceOp> op = std::move(at->second.op);
-  records_.erase(at);
-  for (const PeerId peer : {previous(), next()}) {
-    if (Link* const link = mesh_.find(peer)) link->release(op->id());
-  }
+void EpochOps::settle(Record& record, std::optional<Error> error, OpState state) {
+  const OpKey key = record.key;
+  const std::unique_ptr<Op> op = std::move(record.op);
+  release(*op);
   if (error) op->restore();
-  settled_.push_back({key.tag, key.seq, state});
+  settled_.push_back({key, state});
   if (settled_.size() > limits::settled_reports_max) settled_.pop_front();
   if (error) error->epoch = view_.view_epoch;
   OpResult result = op->result(std::move(error));
   result.epoch = view_.view_epoch;
+  result.transport = transport_of(*op);
+  records_.erase(key);
   events_.settled(op->id(), result);
+}
+
+void EpochOps::release(const Op& op) {
+  for (const std::uint32_t rank : op.partners()) {
+    if (Link* const link = mesh_.find(id_of(rank))) link->release(op.id());
+  }
+}
+
+Transport EpochOps::transport_of(const Op& op) const {
+  bool tcp = false;
+  bool shm = false;
+  for (const std::uint32_t rank : op.partners()) {
+    if (const Link* const link = mesh_.find(id_of(rank))) (link->path() == Path::shm ? shm : tcp) = true;
+  }
+  if (tcp && shm) return Transport::mixed;
+  if (shm) return Transport::shm;
+  return tcp ? Transport::tcp : Transport::none;
 }
 
 void EpochOps::freeze() {
   frozen_ = true;
   stall_watch_.clear();
   stall_timer_.reset();
-  for (auto at = records_.begin(); at != records_.end();) {
-    if (!at->second.op) {
-      at = records_.erase(at);
-      continue;
-    }
-    for (const PeerId peer : {previous(), next()}) {
-      if (Link* const link = mesh_.find(peer)) link->release(at->second.op->id());
-    }
-    ++at;
+  scheduled_.clear();
+  work_.reset();
+  std::erase_if(records_, [](const auto& entry) { return !entry.second.op; });
+  for (auto& [key, record] : records_) {
+    release(*record.op);
+    record.later.reset();
   }
   early_records_ = 0;
+  early_payload_bytes_ = 0;
 }
 
 std::vector<OpReport> EpochOps::reports() const {
   PCCL_CHECK(frozen_);
   std::vector<OpReport> reports(settled_.begin(), settled_.end());
   for (const auto& [key, record] : records_) {
-    reports.push_back({key.tag, key.seq, record.op->done() ? OpState::done : OpState::not_done});
+    reports.push_back({key, record.done() ? OpState::done : OpState::not_done});
   }
   return reports;
 }
@@ -346,18 +473,17 @@ std::vector<OpReport> EpochOps::reports() const {
 void EpochOps::resolve(const std::vector<Verdict>& verdicts, const Error& why) {
   PCCL_CHECK(frozen_);
   while (!records_.empty()) {
-    const auto at = records_.begin();
-    const OpKey key = at->first;
-    const bool commit = std::any_of(verdicts.begin(), verdicts.end(), [key](const Verdict& verdict) {
-      return verdict.commit && verdict.tag == key.tag && verdict.seq == key.seq;
+    Record& record = records_.begin()->second;
+    const bool commit = std::any_of(verdicts.begin(), verdicts.end(), [&](const Verdict& verdict) {
+      return verdict.commit && verdict.key == record.key;
     });
-    if (commit && at->second.op->done()) {
-      settle(at, std::nullopt, OpState::committed);
+    if (commit && record.done()) {
+      settle(record, std::nullopt, OpState::committed);
     } else if (commit) {
-      const std::string message = name(key) + ": the verdict is commit, but this peer reported that it isn't done";
-      settle(at, Error{ErrorCode::internal, message, {}}, OpState::aborted);
+      const std::string message = name(record) + ": the verdict is commit, but this peer reported that it isn't done";
+      settle(record, Error{ErrorCode::internal, message, {}}, OpState::aborted);
     } else {
-      settle(at, Error{why.code, name(key) + ": " + why.message, why.peer}, OpState::aborted);
+      settle(record, Error{why.code, name(record) + ": " + why.message, why.peer}, OpState::aborted);
     }
   }
 }
@@ -367,33 +493,17 @@ void EpochOps::fail_all(const Error& why) {
   resolve({}, why);
 }
 
-void EpochOps::send(PeerId to, OpKey key, const decltype(Frame::body)& body) {
+void EpochOps::send(PeerId to, const OpKey& key, const decltype(Frame::body)& body) {
   // Without the link the op stays where it is until the next view.
   if (Link* const link = mesh_.find(to)) link->send({view_.epoch, key, body});
 }
 
-void EpochOps::wake(PeerId peer) {
-  if (Link* const link = mesh_.find(peer)) link->wake();
+void EpochOps::wake(std::uint32_t rank) {
+  if (Link* const link = mesh_.find(id_of(rank))) link->wake();
 }
 
-std::string EpochOps::name(OpKey key) const {
-  return "all_reduce with tag " + std::to_string(key.tag) + " (number " + std::to_string(key.seq) + " in epoch " +
-         std::to_string(view_.view_epoch) + ")";
-}
-
-Error EpochOps::abort_error(OpKey key, const AbortReason& reason) const {
-  const std::string origin = "peer " + std::to_string(reason.origin);
-  if (reason.code == ErrorCode::call_mismatch) {
-    return {reason.code, name(key) + ": " + origin + " waits in another call", reason.origin};
-  }
-  if (!reason.mismatch) {
-    return {ErrorCode::cancelled, name(key) + ": " + origin + " withdrew it before it was done", reason.origin};
-  }
-  const Mismatch& mismatch = *reason.mismatch;
-  return {ErrorCode::descriptor_mismatch,
-          name(key) + ": " + origin + " called " + describe(mismatch.own) + ", peer " + std::to_string(mismatch.other) +
-              " called " + describe(mismatch.others),
-          reason.origin};
+std::string EpochOps::name(const Record& record) const {
+  return op_name(record.op->call(), record.key, view_.view_epoch);
 }
 
 }  // namespace pccl

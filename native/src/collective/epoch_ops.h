@@ -1,9 +1,11 @@
-// The all-reduces of one epoch on this peer: agreement on the call, the flow of chunks, the commit, and the ways in
-// which an op can fail. docs/protocol.md, section 2, has the rules. One thread.
+// The collectives of one epoch on this peer: agreement on the call, the flow of chunks, the commit, and the ways in
+// which an op can fail. docs/protocol.md, section 2, has the rules. It knows nothing of algorithms (op.h). One thread.
 //
-// Commit. A peer that holds its whole result is done and joins a dissemination (Hensgen, Finkel and Manber, "Two
-// algorithms for barrier synchronization", 1988): in round k it tells rank i + 2^k, once it is done itself and has
-// heard round k-1. Who has heard every round knows that all are done, and commits.
+// Commit. A peer that holds its whole result, and has every partner's word that it called the same, is done. In a
+// small group, where all are partners, it tells all others. In larger ones it joins a dissemination (Hensgen, Finkel
+// and Manber, "Two algorithms for barrier synchronization", 1988): in round k it tells rank i + 2^k, once it is done
+// itself and has heard round k-1. Who has heard all the others, or every round, knows that all are done, and commits.
+// In an op of two each tells the other.
 //
 // Abort. Only a member that isn't done may start one: without its word nobody can have committed, and, having
 // aborted, it never gives it. So a member that is done but hasn't committed follows an abort that reaches it.
@@ -19,11 +21,11 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/buffer_pool.h"
-#include "collective/all_reduce_op.h"
+#include "collective/op.h"
 #include "pccl/engine.h"
 #include "transport/link.h"
 #include "transport/mesh.h"
@@ -47,21 +49,20 @@ class EpochOps {
 
   const View& view() const { return view_; }
   void set_world(Epoch view_epoch, std::uint32_t world_size);
-  std::uint32_t rank() const { return rank_; }
 
-  void post(const AllReduceOp::Request& request);
+  void post(const Op::Request& request);
   // For an op that the caller withdrew before this epoch opened: it takes its number and fails for all.
-  void post_cancelled(std::uint64_t tag);
+  void post_cancelled(const CollectiveCall& call);
   // False: unknown here, or done.
   bool cancel(OpId id);
-  // False: unknown here, or that neighbour has called it.
-  bool abort_if_missing(OpKey key, PeerId peer);
+  // False: unknown here, or that peer has called it.
+  bool abort_if_missing(const OpKey& key, PeerId peer);
 
   void on_control(Link& link, const Frame& frame);
   Lane::Target on_data(Link& link, const Frame& frame);
   void on_data_end(Link& link, const Frame& frame, const std::uint8_t* payload);
   std::optional<Lane::Outgoing> next_data(Link& link);
-  void on_unsent(const ChunkId& chunk);
+  void on_unsent(Link& link, const ChunkId& chunk);
 
   bool frozen() const { return frozen_; }
   void freeze();
@@ -71,42 +72,73 @@ class EpochOps {
   void fail_all(const Error& why);
 
  private:
+  struct Ready {
+    std::uint32_t rank = 0;
+    ReadyBody body;  // without its payload once the op has had it
+  };
   // What is known of an op, posted here or not.
-  struct Record {
-    std::unique_ptr<AllReduceOp> op;  // null: not posted here yet
-    std::optional<Descriptor> previous;
-    std::optional<Descriptor> next;
-    std::uint32_t heard = 0;  // bit k: round k
+  struct Record final : Op::Wire {
+    Record(EpochOps& epoch_ops, const OpKey& its_key) : ops(epoch_ops), key(its_key) {}
+    void wake(std::uint32_t rank) override { ops.wake(rank); }
+    void send_step(std::uint32_t rank, const StepBody& body) override { ops.send(ops.id_of(rank), key, body); }
+    Link* link(std::uint32_t rank) override { return ops.mesh_.find(ops.id_of(rank)); }
+    void schedule() override { ops.schedule(key); }
+    void schedule_after(std::chrono::milliseconds delay) override {
+      later = EventLoop::Timer(ops.loop_, delay, [this] { schedule(); });
+    }
+    bool has_called(std::uint32_t rank) const;
+    // It has every partner's word too, so it stays done.
+    bool done() const { return op && missing.empty() && op->done(); }
+
+    EpochOps& ops;
+    const OpKey key;
+    std::unique_ptr<Op> op;  // null: not posted here yet
+    std::vector<Ready> ready;
+    std::vector<std::uint32_t> missing;     // partners that haven't called yet
+    std::uint32_t heard_rounds = 0;         // bit k: round k
+    std::vector<std::uint32_t> heard_from;  // who told all that it is done
     std::uint32_t rounds_sent = 0;
     std::optional<AbortReason> abort;
+    EventLoop::Timer later;
   };
   using Records = std::map<OpKey, Record>;
 
-  PeerId at_distance(std::uint32_t distance) const { return view_.ring[(rank_ + distance) % ranks_].id; }
-  PeerId previous() const { return at_distance(ranks_ - 1); }
-  PeerId next() const { return at_distance(1); }
-  bool settled(OpKey key) const;
+  PeerId id_of(std::uint32_t rank) const { return view_.ring[rank].id; }
+  PeerId at_distance(std::uint32_t distance) const { return id_of((rank_ + distance) % ranks_); }
+  // Ascending.
+  std::vector<PeerId> ids_of(const std::vector<std::uint32_t>& ranks) const;
+  // The rank of a peer that this one is linked with.
+  std::optional<std::uint32_t> linked_rank(PeerId peer) const;
+  bool settled(const OpKey& key) const;
+  Record& enter(const OpKey& key) { return records_.try_emplace(key, *this, key).first->second; }
   // The record of an op that is not over; makes one for an op that isn't posted here. Null: over, or too many.
-  Record* record_for(Link& link, OpKey key);
-  std::optional<OpKey> new_key(std::uint64_t tag);
+  Record* record_for(Link& link, const OpKey& key);
+  void forget_early(Records::iterator at);
+  std::optional<Error> refusal(const CollectiveCall& call) const;
+  OpKey key_of(const CollectiveCall& call) const;
+  std::optional<OpKey> new_key(const CollectiveCall& call);
+  Op::Seat seat_for(const CollectiveCall& call) const;
 
-  void on_ready(Link& link, OpKey key, const ReadyBody& body);
-  void on_done(Link& link, OpKey key, const DoneBody& body);
-  void on_abort(Link& link, OpKey key, const AbortBody& body);
+  void on_ready(Link& link, std::uint32_t rank, const OpKey& key, const ReadyBody& body);
+  void on_step(Link& link, std::uint32_t rank, const OpKey& key, const StepBody& body);
+  void on_done(Link& link, std::uint32_t rank, const OpKey& key, const DoneBody& body);
+  void on_abort(Link& link, const OpKey& key, const AbortBody& body);
 
-  bool descriptors_agree(OpKey key, Record& record);
-  void advance_commit(Records::iterator at);
-  void abort(Records::iterator at, const AbortReason& reason);
-  void flood(OpKey key, const AbortReason& reason);
-  // Neighbours that haven't called the op yet.
-  std::vector<PeerId> missing(const Record& record) const;
-  void watch_for_stall(OpKey key);
+  // False: the op was aborted, and the record is gone.
+  bool take_ready(Record& record, Ready& ready);
+  void advance_commit(Record& record);
+  void abort(Record& record, const AbortReason& reason);
+  void flood(const OpKey& key, const AbortReason& reason);
+  void schedule(const OpKey& key);
+  void do_work();
+  void watch_for_stall(const OpKey& key);
   void report_stalls();
-  void settle(Records::iterator at, std::optional<Error> error, OpState state);
-  void send(PeerId to, OpKey key, const decltype(Frame::body)& body);
-  void wake(PeerId peer);
-  std::string name(OpKey key) const;
-  Error abort_error(OpKey key, const AbortReason& reason) const;
+  void settle(Record& record, std::optional<Error> error, OpState state);
+  void release(const Op& op);
+  void send(PeerId to, const OpKey& key, const decltype(Frame::body)& body);
+  void wake(std::uint32_t rank);
+  std::string name(const Record& record) const;
+  Transport transport_of(const Op& op) const;
 
   View view_;
   EventLoop& loop_;
@@ -116,17 +148,21 @@ class EpochOps {
   std::uint32_t rank_ = 0;
   std::uint32_t ranks_ = 0;
   std::uint32_t rounds_ = 0;
-  std::vector<PeerId> linked_;
+  const Hosts hosts_;
+  std::map<PeerId, std::uint32_t> linked_;
   bool frozen_ = false;
 
   Records records_;
   std::size_t early_records_ = 0;  // those without an op
-  std::unordered_map<std::uint64_t, std::uint32_t> next_seq_;
+  std::size_t early_payload_bytes_ = 0;
+  std::map<OpKey, std::uint32_t> next_seq_;  // by a key whose seq is 0
   std::deque<OpReport> settled_;
   // When which op will have waited for long, in order.
   std::deque<std::pair<EventLoop::Clock::time_point, OpKey>> stall_watch_;
   EventLoop::Timer stall_timer_;
-  OpKey last_sent_;  // whose chunk was sent last: the next op in order has its turn
+  std::deque<OpKey> scheduled_;
+  EventLoop::Timer work_;
+  std::map<PeerId, OpKey> last_sent_;  // whose chunk went last to whom: the next op in order has its turn
 };
 
 }  // namespace pccl

@@ -4,7 +4,9 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/collectives.h"
 #include "base/limits.h"
+#include "collective/op_errors.h"
 
 namespace pccl {
 namespace {
@@ -23,7 +25,14 @@ bool same_key(const std::array<std::uint8_t, 16>& a, const std::array<std::uint8
 InstalledView installed_view(const View& view) {
   std::uint32_t rank = 0;
   while (view.ring[rank].id != view.self) ++rank;
-  return {view.view_epoch, view.self, rank, static_cast<std::uint32_t>(view.ring.size()), view.world_size};
+  InstalledView installed{.epoch = view.view_epoch,
+                          .ring_epoch = view.epoch,
+                          .self = view.self,
+                          .rank = rank,
+                          .group_size = static_cast<std::uint32_t>(view.ring.size()),
+                          .world_size = view.world_size};
+  for (const Member& member : view.ring) installed.members.push_back(member.id);
+  return installed;
 }
 
 // Why the ops of `from` that `to` doesn't commit are aborted.
@@ -56,20 +65,27 @@ Core::Core(EventLoop& loop, UniqueFd listener, UniqueFd local_listener, const En
   local_acceptor_.emplace(loop, owner, std::move(local_listener), Path::shm);
 }
 
-void Core::all_reduce(const AllReduceOp::Request& request) {
-  if (open()) return epoch_->post(request);
+void Core::start(const Op::Request& request) {
+  if (open()) return post(request);
   if (waiting_.size() < limits::waiting_ops_max) return waiting_.push_back({request});
-  const std::string message = "all_reduce: " + std::to_string(limits::waiting_ops_max) +
+  const std::string message = op_name(request.call) + ": " + std::to_string(limits::waiting_ops_max) +
                               " ops were called and withdrawn while the group waits for its next view";
   events_.finished(request.id, {.error = Error{ErrorCode::too_many_ops, message, {}}});
+}
+
+void Core::post(const Op::Request& request) {
+  const View& view = epoch_->view();
+  if (!traits(request.call.kind).bound_to_view || request.ring_epoch == view.epoch) return epoch_->post(request);
+  const std::string message = op_name(request.call) + ": the view changed to epoch " +
+                              std::to_string(view.view_epoch) + " before it began, and with it the ranks; call it again";
+  events_.finished(request.id, {.error = Error{ErrorCode::peer_lost, message, {}, view.view_epoch}});
 }
 
 bool Core::cancel(OpId id) {
   for (Waiting& waiting : waiting_) {
     if (waiting.request.id != id || waiting.cancelled) continue;
     waiting.cancelled = true;
-    const std::string message = "all_reduce with tag " + std::to_string(waiting.request.call.tag) +
-                                ": withdrawn before the next view was installed";
+    const std::string message = op_name(waiting.request.call) + ": withdrawn before the next view was installed";
     events_.finished(id, {.error = Error{ErrorCode::cancelled, message, {}}});
     return true;
   }
@@ -124,7 +140,7 @@ std::optional<Error> Core::set_world(Epoch view_epoch, std::uint32_t world_size)
   return std::nullopt;
 }
 
-bool Core::abort_if_missing(Epoch epoch, OpKey key, PeerId peer) {
+bool Core::abort_if_missing(Epoch epoch, const OpKey& key, PeerId peer) {
   return open() && epoch_->view().epoch == epoch && epoch_->abort_if_missing(key, peer);
 }
 
@@ -147,9 +163,9 @@ void Core::open_epoch(Prepared prepared) {
 void Core::start_waiting() {
   for (const Waiting& waiting : std::exchange(waiting_, {})) {
     if (waiting.cancelled) {
-      epoch_->post_cancelled(waiting.request.call.tag);
+      epoch_->post_cancelled(waiting.request.call);
     } else {
-      epoch_->post(waiting.request);
+      post(waiting.request);
     }
   }
 }
@@ -188,8 +204,9 @@ void Core::fail_all() {
   const Error why{ErrorCode::closed, "the engine was closed", {}};
   if (epoch_) epoch_->fail_all(why);
   for (const Waiting& waiting : std::exchange(waiting_, {})) {
-    if (!waiting.cancelled)
-      events_.finished(waiting.request.id, {.error = Error{why.code, "all_reduce: " + why.message, {}}});
+    if (waiting.cancelled) continue;
+    const std::string message = op_name(waiting.request.call) + ": " + why.message;
+    events_.finished(waiting.request.id, {.error = Error{why.code, message, {}}});
   }
   server_.drop_all();
   exports_.fail_all(why);
@@ -224,8 +241,8 @@ void Core::on_data_end(Link& link, const Frame& frame, const std::uint8_t* paylo
 
 std::optional<Lane::Outgoing> Core::next_data(Link& link) { return epoch_ ? epoch_->next_data(link) : std::nullopt; }
 
-void Core::on_unsent(Link&, const ChunkId& chunk) {
-  if (epoch_ && chunk.epoch == epoch_->view().epoch) epoch_->on_unsent(chunk);
+void Core::on_unsent(Link& link, const ChunkId& chunk) {
+  if (epoch_ && chunk.epoch == epoch_->view().epoch) epoch_->on_unsent(link, chunk);
 }
 
 void Core::on_up(Link&) { mesh_.on_up(); }

@@ -42,13 +42,13 @@ class Core final : Link::Owner, Acceptor::Owner {
   // `local_listener`: of this host's processes; empty: only TCP.
   Core(EventLoop& loop, UniqueFd listener, UniqueFd local_listener, const EngineOptions& options, Events events);
 
-  void all_reduce(const AllReduceOp::Request& request);
+  void start(const Op::Request& request);
   bool cancel(OpId id);
 
   std::variant<std::vector<OpReport>, Error> prepare(const View& view, std::chrono::milliseconds timeout);
   std::optional<Error> install(Epoch epoch, const std::vector<Verdict>& verdicts);
   std::optional<Error> set_world(Epoch view_epoch, std::uint32_t world_size);
-  bool abort_if_missing(Epoch epoch, OpKey key, PeerId peer);
+  bool abort_if_missing(Epoch epoch, const OpKey& key, PeerId peer);
 
   void export_state(OpId id, std::vector<ExportTensor> tensors) { exports_.add(id, std::move(tensors)); }
   std::optional<std::vector<Hash128>> hashes(OpId id) const { return exports_.hashes(id); }
@@ -63,7 +63,7 @@ class Core final : Link::Owner, Acceptor::Owner {
  private:
   // Posted while no epoch is open.
   struct Waiting {
-    AllReduceOp::Request request;
+    Op::Request request;
     bool cancelled = false;  // the caller has been told; its number in the next epoch is still to be taken
   };
   struct Prepared {
@@ -91,6 +91,7 @@ class Core final : Link::Owner, Acceptor::Owner {
   const View* known_view(Epoch epoch) const;
   void open_epoch(Prepared prepared);
   void start_waiting();
+  void post(const Op::Request& request);
 
   EventLoop& loop_;
   Events events_;

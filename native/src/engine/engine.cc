@@ -13,8 +13,9 @@
 #include <utility>
 
 #include "base/check.h"
-#include "base/dtype.h"
+#include "base/collectives.h"
 #include "base/limits.h"
+#include "engine/call_checks.h"
 #include "engine/core.h"
 #include "engine/host_id.h"
 #include "engine/leases.h"
@@ -82,22 +83,6 @@ void check_view(const View& view) {
   }
 }
 
-std::uint64_t check_all_reduce(const AllReduce& call) {
-  if (!is_dtype(static_cast<std::uint8_t>(call.dtype))) refuse(ErrorCode::invalid_argument, "all_reduce: unknown dtype");
-  if (!is_reduce_op(static_cast<std::uint8_t>(call.op))) {
-    refuse(ErrorCode::invalid_argument, "all_reduce: unknown reduction");
-  }
-  if (call.send == nullptr || call.recv == nullptr) refuse(ErrorCode::invalid_argument, "all_reduce: no buffer");
-  if (call.count == 0) refuse(ErrorCode::invalid_argument, "all_reduce: count is 0");
-  const std::size_t element = element_bytes(call.dtype);
-  if (call.count > PTRDIFF_MAX / element) refuse(ErrorCode::invalid_argument, "all_reduce: count is out of range");
-  const auto misaligned = [element](const void* at) { return reinterpret_cast<std::uintptr_t>(at) % element != 0; };
-  if (misaligned(call.send) || misaligned(call.recv)) {
-    refuse(ErrorCode::invalid_argument, "all_reduce: a buffer isn't aligned to its elements");
-  }
-  return call.count * element;
-}
-
 template <typename Tensor>
 void check_tensors(const char* operation, const std::vector<Tensor>& tensors) {
   if (tensors.empty() || tensors.size() > limits::state_tensors_max) {
@@ -126,7 +111,7 @@ class EngineImpl final : public Engine {
   const std::string& host_id() const override { return host_id_; }
   std::optional<InstalledView> view() const override;
 
-  OpId all_reduce(const AllReduce& call, OpCallback callback) override;
+  OpId start(const CollectiveCall& call, OpCallback callback) override;
   bool cancel(OpId id) override;
 
   OpId export_state(std::vector<ExportTensor> tensors, OpCallback callback) override;
@@ -138,22 +123,23 @@ class EngineImpl final : public Engine {
   std::vector<OpReport> prepare(const View& view, std::uint32_t timeout_ms) override;
   void install(Epoch epoch, const std::vector<Verdict>& verdicts) override;
   void set_world(Epoch view_epoch, std::uint32_t world_size) override;
-  bool abort_if_missing(Epoch epoch, std::uint64_t tag, std::uint32_t seq, PeerId peer) override;
+  bool abort_if_missing(Epoch epoch, const OpKey& key, PeerId peer) override;
 
   void close() override;
 
  private:
   struct Call {
     OpCallback callback;
-    std::optional<std::uint64_t> tag;  // of an all-reduce
-    bool exports = false;              // its memory stays in use until it is released
+    bool collective = false;
+    std::optional<std::uint64_t> tag = {};  // taken until it ends
+    bool exports = false;                   // its memory stays in use until it is released
   };
 
   // These two with mutex_ held.
   void check_open(const char* operation) const;
   void lease(const char* operation, OpId id, const std::vector<Leases::Range>& ranges);
   // Enters the call and hands its task to the I/O thread. With mutex_ held, so that nothing can follow close().
-  void start(OpId id, Call call, EventLoop::Task task);
+  void enter(OpId id, Call call, EventLoop::Task task);
   void finished(OpId id, const OpResult& result);
 
   // Runs `question` on the I/O thread, which never blocks, and returns what it returns.
@@ -173,6 +159,7 @@ class EngineImpl final : public Engine {
   std::optional<InstalledView> view_;
   OpId next_id_ = 1;
   std::unordered_map<OpId, Call> calls_;
+  std::uint32_t collectives_ = 0;  // in flight
   std::set<std::uint64_t> tags_;
   Leases leases_;
 
@@ -242,7 +229,7 @@ void EngineImpl::lease(const char* operation, OpId id, const std::vector<Leases:
   for (const Leases::Range& range : ranges) leases_.take(id, range);
 }
 
-void EngineImpl::start(OpId id, Call call, EventLoop::Task task) {
+void EngineImpl::enter(OpId id, Call call, EventLoop::Task task) {
   calls_.emplace(id, std::move(call));
   const bool taken = loop_.post(std::move(task));
   PCCL_CHECK(taken);
@@ -255,6 +242,10 @@ void EngineImpl::finished(OpId id, const OpResult& result) {
     const auto found = calls_.find(id);
     PCCL_CHECK(found != calls_.end());
     // Free before the caller hears of it, so that it can call again at once.
+    if (found->second.collective) {
+      --collectives_;
+      loop_.expect(false);
+    }
     if (found->second.tag) tags_.erase(*found->second.tag);
     if (!found->second.exports || result.error) leases_.give_back(id);
     callback = std::move(found->second.callback);
@@ -286,29 +277,29 @@ auto EngineImpl::ask(const char* operation, F question) const {
   return answer.get();
 }
 
-OpId EngineImpl::all_reduce(const AllReduce& call, OpCallback callback) {
-  const std::uint64_t bytes = check_all_reduce(call);
-  std::vector<Leases::Range> ranges{Leases::range(call.recv, bytes, Leases::Use::exclusive)};
-  if (call.send != call.recv) {
-    ranges.push_back(Leases::range(call.send, bytes, Leases::Use::exclusive));
-    if (ranges[0].begin < ranges[1].end && ranges[1].begin < ranges[0].end) {
-      refuse(ErrorCode::invalid_argument, "all_reduce: send and recv overlap without being the same");
-    }
-  }
+OpId EngineImpl::start(const CollectiveCall& call, OpCallback callback) {
+  check_call(call);
+  const CollectiveTraits& kind = traits(call.kind);
+  const std::string name = std::string(kind.name) + ": ";
   const std::lock_guard lock(mutex_);
-  check_open("all_reduce");
-  if (!view_) refuse(ErrorCode::not_installed, "all_reduce: no view has been installed yet");
-  if (tags_.contains(call.tag)) {
-    refuse(ErrorCode::tag_in_use, "all_reduce: an op with tag " + std::to_string(call.tag) + " is in flight");
+  check_open(kind.name);
+  if (!view_) refuse(ErrorCode::not_installed, name + "no view has been installed yet");
+  check_call_in(call, *view_);
+  const auto tag = kind.of_two ? std::nullopt : std::optional(call.tag);
+  if (tag && tags_.contains(*tag)) {
+    refuse(ErrorCode::tag_in_use, name + "an op with tag " + std::to_string(*tag) + " is in flight");
   }
-  if (tags_.size() >= ops_in_flight_max_) {
-    refuse(ErrorCode::too_many_ops, "all_reduce: " + std::to_string(tags_.size()) + " ops are in flight");
+  if (collectives_ >= ops_in_flight_max_) {
+    refuse(ErrorCode::too_many_ops, name + std::to_string(collectives_) + " ops are in flight");
   }
   const OpId id = next_id_++;
-  lease("all_reduce", id, ranges);
-  tags_.insert(call.tag);
-  const AllReduceOp::Request request{id, call, std::chrono::steady_clock::now()};
-  start(id, {std::move(callback), call.tag}, [this, request] { core_->all_reduce(request); });
+  lease(kind.name, id, ranges_of(call, *view_));
+  if (tag) tags_.insert(*tag);
+  ++collectives_;
+  loop_.expect(true);
+  const Op::Request request{id, call, view_->ring_epoch, std::chrono::steady_clock::now()};
+  enter(id, {.callback = std::move(callback), .collective = true, .tag = tag},
+        [this, request] { core_->start(request); });
   return id;
 }
 
@@ -333,7 +324,7 @@ OpId EngineImpl::export_state(std::vector<ExportTensor> tensors, OpCallback call
   check_open("export_state");
   const OpId id = next_id_++;
   lease("export_state", id, ranges);
-  start(id, {std::move(callback), std::nullopt, true},
+  enter(id, {.callback = std::move(callback), .exports = true},
         [this, id, tensors = std::move(tensors)]() mutable { core_->export_state(id, std::move(tensors)); });
   return id;
 }
@@ -387,7 +378,7 @@ OpId EngineImpl::fetch_state(const Member& source, std::vector<FetchTensor> tens
   if (!view_) refuse(ErrorCode::not_installed, "fetch_state: no view has been installed yet");
   const OpId id = next_id_++;
   lease("fetch_state", id, ranges);
-  start(id, {std::move(callback), std::nullopt}, [this, id, source, tensors = std::move(tensors)]() mutable {
+  enter(id, {.callback = std::move(callback)}, [this, id, source, tensors = std::move(tensors)]() mutable {
     core_->fetch_state(id, source, std::move(tensors));
   });
   return id;
@@ -416,8 +407,8 @@ void EngineImpl::set_world(Epoch view_epoch, std::uint32_t world_size) {
   if (error) throw EngineError(*error);
 }
 
-bool EngineImpl::abort_if_missing(Epoch epoch, std::uint64_t tag, std::uint32_t seq, PeerId peer) {
-  return ask("abort_if_missing", [&] { return core_->abort_if_missing(epoch, {tag, seq}, peer); });
+bool EngineImpl::abort_if_missing(Epoch epoch, const OpKey& key, PeerId peer) {
+  return ask("abort_if_missing", [&] { return core_->abort_if_missing(epoch, key, peer); });
 }
 
 void EngineImpl::close() {

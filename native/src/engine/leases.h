@@ -14,8 +14,8 @@ namespace pccl {
 class Leases {
  public:
   enum class Use : std::uint8_t {
-    shared,     // only read, also by others: an export
-    exclusive,  // an op's input or output, or the target of a fetch
+    shared,     // only read, also by others: an export, a collective's input
+    exclusive,  // a collective's output, or the target of a fetch
   };
   struct Range {
     std::uintptr_t begin = 0;

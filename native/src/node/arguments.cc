@@ -165,6 +165,19 @@ View read_view(Napi::Value value, const std::string& what) {
   return view;
 }
 
+OpKey read_op_key(Napi::Object object, const std::string& what) {
+  OpKey key;
+  key.tag = read_tag(object.Get("tag"), what + ".tag");
+  key.seq = static_cast<std::uint32_t>(read_integer(object.Get("seq"), what + ".seq", 0, u32_max));
+  const Napi::Value from = object.Get("from");
+  const Napi::Value to = object.Get("to");
+  if (from.IsUndefined() && to.IsUndefined()) return key;
+  key.from = read_peer_id(from, what + ".from");
+  key.to = read_peer_id(to, what + ".to");
+  if (!key.of_two()) throw_invalid(object.Env(), what + ".from and " + what + ".to must be two peers.");
+  return key;
+}
+
 std::vector<Verdict> read_verdicts(Napi::Value value, const std::string& what) {
   const Napi::Array array = read_array(value, what);
   std::vector<Verdict> verdicts;
@@ -172,8 +185,7 @@ std::vector<Verdict> read_verdicts(Napi::Value value, const std::string& what) {
     const std::string which = what + "[" + std::to_string(i) + "]";
     const Napi::Object object = read_object(array.Get(i), which);
     Verdict verdict;
-    verdict.tag = read_tag(object.Get("tag"), which + ".tag");
-    verdict.seq = static_cast<std::uint32_t>(read_integer(object.Get("seq"), which + ".seq", 0, u32_max));
+    verdict.key = read_op_key(object, which);
     verdict.commit = read_boolean(object.Get("commit"), which + ".commit");
     verdicts.push_back(verdict);
   }

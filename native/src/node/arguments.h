@@ -30,6 +30,7 @@ Hash128 read_hash(Napi::Value value, const std::string& what);
 // One that can be dialled.
 Member read_member(Napi::Value value, const std::string& what);
 View read_view(Napi::Value value, const std::string& what);
+OpKey read_op_key(Napi::Object object, const std::string& what);
 std::vector<Verdict> read_verdicts(Napi::Value value, const std::string& what);
 EngineOptions read_engine_options(Napi::Value value, const std::string& what);
 

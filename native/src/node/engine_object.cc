@@ -2,9 +2,10 @@
 
 #include <utility>
 
-#include "base/dtype.h"
 #include "node/arguments.h"
+#include "node/collective_call.h"
 #include "node/errors.h"
+#include "node/event_queue.h"
 
 namespace pccl::node {
 
@@ -41,7 +42,7 @@ Napi::Function EngineObject::define(Napi::Env env) {
                          InstanceAccessor<&EngineObject::port>("port"),
                          InstanceAccessor<&EngineObject::host_id>("hostId"),
                          InstanceMethod<&EngineObject::view>("view"),
-                         InstanceMethod<&EngineObject::all_reduce>("allReduce"),
+                         InstanceMethod<&EngineObject::start>("start"),
                          InstanceMethod<&EngineObject::cancel>("cancel"),
                          InstanceMethod<&EngineObject::export_state>("exportState"),
                          InstanceMethod<&EngineObject::hashes>("hashes"),
@@ -105,34 +106,21 @@ Napi::Value EngineObject::view(const Napi::CallbackInfo& info) {
     object.Set("rank", number(env, view->rank));
     object.Set("groupSize", number(env, view->group_size));
     object.Set("worldSize", number(env, view->world_size));
+    Napi::Array members = Napi::Array::New(env, view->members.size());
+    for (std::uint32_t i = 0; i < view->members.size(); ++i) members.Set(i, number(env, view->members[i]));
+    object.Set("members", members);
     return object;
   });
 }
 
-Napi::Value EngineObject::all_reduce(const Napi::CallbackInfo& info) {
+Napi::Value EngineObject::start(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  open_engine(env, "allReduce", Role::owner);
+  open_engine(env, "start", Role::owner);
   return translate(env, [&]() -> Napi::Value {
-    const Tensor send = read_tensor(info[0], "allReduce: send");
-    const Tensor recv = read_tensor(info[1], "allReduce: recv");
-    if (send.dtype != recv.dtype || send.count != recv.count) {
-      throw_invalid(env, std::string("allReduce: send and recv must have the same type and length, got ") +
-                             dtype_name(send.dtype) + "[" + std::to_string(send.count) + "] and " +
-                             dtype_name(recv.dtype) + "[" + std::to_string(recv.count) + "].");
-    }
-    AllReduce call;
-    call.send = send.data;
-    call.recv = recv.data;
-    call.count = send.count;
-    call.dtype = read_dtype(info[4], "allReduce: dtype", send);
-    call.op = read_reduce_op(info[2], "allReduce: op");
-    call.tag = read_tag(info[3], "allReduce: tag");
-    Lease lease;
-    lease.pin(info[0]);
-    lease.pin(info[1]);
-    Engine& engine = open_engine(env, "allReduce", Role::owner);
-    const OpId id = engine.all_reduce(call, attachment_->op_callback());
-    attachment_->op_started(env, id, std::move(lease));
+    ReadCall read = read_collective_call(info[0]);
+    Engine& engine = open_engine(env, "start", Role::owner);
+    const OpId id = engine.start(read.call, attachment_->op_callback());
+    attachment_->op_started(env, id, std::move(read.lease));
     return number(env, id);
   });
 }
@@ -247,8 +235,7 @@ Napi::Value EngineObject::prepare(const Napi::CallbackInfo& info) {
     Napi::Array array = Napi::Array::New(env, reports.size());
     for (std::uint32_t i = 0; i < reports.size(); ++i) {
       Napi::Object object = Napi::Object::New(env);
-      object.Set("tag", Napi::BigInt::New(env, reports[i].tag));
-      object.Set("seq", number(env, reports[i].seq));
+      set_op_key(env, object, reports[i].key);
       object.Set("state", op_state_name(reports[i].state));
       array.Set(i, object);
     }
@@ -283,10 +270,9 @@ Napi::Value EngineObject::abort_if_missing(const Napi::CallbackInfo& info) {
   open_engine(env, "abortIfMissing", Role::control);
   return translate(env, [&]() -> Napi::Value {
     const Epoch epoch = read_integer(info[0], "abortIfMissing: epoch", 0, safe_integer_max);
-    const std::uint64_t tag = read_tag(info[1], "abortIfMissing: tag");
-    const auto seq = static_cast<std::uint32_t>(read_integer(info[2], "abortIfMissing: seq", 0, UINT32_MAX));
-    const PeerId peer = read_integer(info[3], "abortIfMissing: peerId", 0, safe_integer_max);
-    const bool aborted = open_engine(env, "abortIfMissing", Role::control).abort_if_missing(epoch, tag, seq, peer);
+    const OpKey key = read_op_key(read_object(info[1], "abortIfMissing: op"), "abortIfMissing: op");
+    const PeerId peer = read_integer(info[2], "abortIfMissing: peerId", 0, safe_integer_max);
+    const bool aborted = open_engine(env, "abortIfMissing", Role::control).abort_if_missing(epoch, key, peer);
     return Napi::Boolean::New(env, aborted);
   });
 }

@@ -24,7 +24,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   Napi::Value port(const Napi::CallbackInfo& info);
   Napi::Value host_id(const Napi::CallbackInfo& info);
   Napi::Value view(const Napi::CallbackInfo& info);
-  Napi::Value all_reduce(const Napi::CallbackInfo& info);
+  Napi::Value start(const Napi::CallbackInfo& info);
   Napi::Value cancel(const Napi::CallbackInfo& info);
   Napi::Value export_state(const Napi::CallbackInfo& info);
   Napi::Value hashes(const Napi::CallbackInfo& info);

@@ -1,5 +1,6 @@
 #include "node/event_queue.h"
 
+#include <array>
 #include <utility>
 
 #include "node/errors.h"
@@ -11,6 +12,12 @@ namespace {
 Napi::Number number(Napi::Env env, std::uint64_t value) {
   return Napi::Number::New(env, static_cast<double>(value));
 }
+
+// By the numbers of Algorithm and Transport.
+constexpr std::array algorithm_names = {"alone", "ring", "one-shot", "chain", "pairwise", "direct", "hierarchical"};
+static_assert(algorithm_names.size() == static_cast<std::size_t>(Algorithm::hierarchical) + 1);
+constexpr std::array transport_names = {"none", "tcp", "shm", "mixed"};
+static_assert(transport_names.size() == static_cast<std::size_t>(Transport::mixed) + 1);
 
 struct ToObject {
   Napi::Env env;
@@ -30,6 +37,8 @@ struct ToObject {
     object.Set("txBytes", number(env, event.result.tx_bytes));
     object.Set("rxBytes", number(env, event.result.rx_bytes));
     object.Set("seconds", Napi::Number::New(env, event.result.seconds));
+    object.Set("algorithm", algorithm_names[static_cast<std::size_t>(event.result.algorithm)]);
+    object.Set("transport", transport_names[static_cast<std::size_t>(event.result.transport)]);
     return object;
   }
 
@@ -63,14 +72,21 @@ struct ToObject {
     Napi::Object object = Napi::Object::New(env);
     object.Set("type", "stalled");
     object.Set("epoch", number(env, event.epoch));
-    object.Set("tag", Napi::BigInt::New(env, event.tag));
-    object.Set("seq", number(env, event.seq));
+    set_op_key(env, object, event.key);
     object.Set("missing", missing);
     return object;
   }
 };
 
 }  // namespace
+
+void set_op_key(Napi::Env env, Napi::Object object, const OpKey& key) {
+  object.Set("tag", Napi::BigInt::New(env, key.tag));
+  object.Set("seq", number(env, key.seq));
+  if (!key.of_two()) return;
+  object.Set("from", number(env, key.from));
+  object.Set("to", number(env, key.to));
+}
 
 Napi::Object event_object(Napi::Env env, const Event& event) { return std::visit(ToObject{env}, event); }
 

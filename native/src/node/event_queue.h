@@ -27,6 +27,8 @@ struct LinkLost {
 };
 using Event = std::variant<OpEnded, Prepared, LinkLost, StalledOp>;
 
+// Sets tag and seq, and from and to of an op of two members.
+void set_op_key(Napi::Env env, Napi::Object object, const OpKey& key);
 // The event as the EngineEvent of addon.ts.
 Napi::Object event_object(Napi::Env env, const Event& event);
 

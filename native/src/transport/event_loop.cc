@@ -1,5 +1,6 @@
 #include "transport/event_loop.h"
 
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
@@ -16,6 +17,13 @@ namespace pccl {
 namespace {
 
 constexpr std::uint64_t wake_token = 0;
+// What a sleeper loses by being woken is of this size; to look around for longer would cost more than it can gain.
+constexpr EventLoop::Clock::duration spin_max = std::chrono::microseconds(50);
+constexpr EventLoop::Clock::duration spin_min = std::chrono::microseconds(1);
+// Somebody else has had the core for as long: it isn't asked for again for a pause that doubles each time.
+constexpr EventLoop::Clock::duration away_max = std::chrono::microseconds(20);
+constexpr EventLoop::Clock::duration spin_pause_min = std::chrono::microseconds(100);
+constexpr EventLoop::Clock::duration spin_pause_max = std::chrono::milliseconds(100);
 
 }  // namespace
 
@@ -100,7 +108,8 @@ void EventLoop::Timer::reset() {
   loop_ = nullptr;
 }
 
-EventLoop::EventLoop() : epoll_(::epoll_create1(EPOLL_CLOEXEC)), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+EventLoop::EventLoop()
+    : epoll_(::epoll_create1(EPOLL_CLOEXEC)), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), spin_(spin_max), spin_pause_(spin_pause_min) {
   epoll_event event{.events = EPOLLIN, .data = {.u64 = wake_token}};
   if (!epoll_ || !wake_ || ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &event) != 0) {
     throw EngineError({ErrorCode::io, std::string("create engine: no event loop: ") + std::strerror(errno), {}});
@@ -112,7 +121,8 @@ bool EventLoop::post(Task task) {
     const std::lock_guard lock(mutex_);
     if (ended_) return false;
     posted_.push_back(std::move(task));
-    if (posted_.size() > 1) return true;  // the first one has woken the loop
+    has_posted_.store(true, std::memory_order_relaxed);
+    if (!std::exchange(asleep_, false)) return true;
   }
   const std::uint64_t one = 1;
   [[maybe_unused]] const auto written = ::write(wake_.get(), &one, sizeof one);
@@ -127,12 +137,12 @@ void EventLoop::stop() {
 }
 
 void EventLoop::drain_posted() {
-  std::uint64_t count = 0;
-  [[maybe_unused]] const auto got = ::read(wake_.get(), &count, sizeof count);
+  if (!has_posted_.load(std::memory_order_relaxed)) return;
   std::vector<Task> tasks;
   {
     const std::lock_guard lock(mutex_);
     tasks.swap(posted_);
+    has_posted_.store(false, std::memory_order_relaxed);
   }
   for (Task& task : tasks) {
     task();
@@ -172,8 +182,63 @@ bool EventLoop::poll_all() {
   return found;
 }
 
+// Whoever else could run on this core does, each time around. When somebody has, for long, the core is wanted, and a
+// sleeper that is woken gets it sooner than one who keeps asking for it.
+bool EventLoop::spin() {
+  auto now = Clock::now();
+  if (expected_.load(std::memory_order_relaxed) == 0 || now < spin_again_) return false;
+  const auto end = now + spin_;
+  while (now < end) {
+    ::sched_yield();
+    const auto before = std::exchange(now, Clock::now());
+    if (now - before >= away_max) {
+      spin_again_ = now + spin_pause_;
+      spin_pause_ = std::min(2 * spin_pause_, spin_pause_max);
+      return false;
+    }
+    if (has_posted_.load(std::memory_order_relaxed) || poll_all() || serve_descriptors(0)) {
+      spin_ = std::min(2 * spin_, spin_max);
+      spin_pause_ = std::max(spin_pause_ / 2, spin_pause_min);
+      return true;
+    }
+  }
+  spin_ = std::max(spin_ / 2, spin_min);
+  return false;
+}
+
 bool EventLoop::may_sleep() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!posted_.empty()) return false;
+    asleep_ = true;
+  }
   return std::all_of(pollers_.begin(), pollers_.end(), [](Poller* poller) { return poller->sleep(); });
+}
+
+void EventLoop::sleep() {
+  const auto begin = Clock::now();
+  serve_descriptors(timeout_ms());
+  // With the way to sleep and back, it came about as soon as it would have been waited for.
+  if (Clock::now() - begin < 2 * spin_max) spin_ = std::min(2 * spin_, spin_max);
+}
+
+bool EventLoop::serve_descriptors(int timeout_ms) {
+  std::array<epoll_event, 64> events;
+  const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout_ms);
+  PCCL_CHECK(count >= 0 || errno == EINTR);
+  for (int i = 0; i < count; ++i) {
+    const std::uint64_t token = events[static_cast<std::size_t>(i)].data.u64;
+    if (token == wake_token) {
+      std::uint64_t times = 0;
+      [[maybe_unused]] const auto got = ::read(wake_.get(), &times, sizeof times);
+      continue;
+    }
+    const auto found = handlers_.find(token);
+    if (found == handlers_.end()) continue;
+    found->second->on_ready(events[static_cast<std::size_t>(i)].events);
+    run_deferred();
+  }
+  return count > 0;
 }
 
 int EventLoop::timeout_ms() const {
@@ -184,29 +249,21 @@ int EventLoop::timeout_ms() const {
 }
 
 void EventLoop::run() {
-  std::array<epoll_event, 64> events;
   for (;;) {
     {
       const std::lock_guard lock(mutex_);
+      asleep_ = false;
       if (stopping_ && posted_.empty()) {
         ended_ = true;
         return;
       }
     }
-    const int timeout = poll_all() || !may_sleep() ? 0 : timeout_ms();
-    const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout);
-    PCCL_CHECK(count >= 0 || errno == EINTR);
-    for (int i = 0; i < count; ++i) {
-      const std::uint64_t token = events[static_cast<std::size_t>(i)].data.u64;
-      if (token == wake_token) {
-        drain_posted();
-        continue;
-      }
-      const auto found = handlers_.find(token);
-      if (found == handlers_.end()) continue;
-      found->second->on_ready(events[static_cast<std::size_t>(i)].events);
-      run_deferred();
+    if (poll_all() || spin() || !may_sleep()) {
+      serve_descriptors(0);
+    } else {
+      sleep();
     }
+    drain_posted();
     run_timers();
   }
 }

@@ -1,8 +1,10 @@
 // One thread's epoll loop: watched descriptors, memory that others write to, timers, and tasks from other threads. It
-// sleeps when there is nothing to do. All but post() and stop() belong to the thread that is in run(), or to the constructing thread
+// sleeps when there is nothing to do; when something is expected it looks around for a short while before, since to be
+// woken takes longer than what a small op has to wait for. All but post() and stop() belong to the thread that is in run(), or to the constructing thread
 // before it.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -99,6 +101,9 @@ class EventLoop {
   // The loop ends when the tasks that came before are through.
   void stop();
 
+  // Something is expected soon, or no longer: each true takes a false. From any thread.
+  void expect(bool soon) { expected_.fetch_add(soon ? 1 : -1, std::memory_order_relaxed); }
+
   // Runs `task` on this thread after the handler, timer or task that is running, in order.
   void defer(Task task) { deferred_.push_back(std::move(task)); }
 
@@ -109,8 +114,13 @@ class EventLoop {
   void run_deferred();
   void run_timers();
   bool poll_all();
+  // Waits for descriptors at most that long, and serves them; false: there was none.
+  bool serve_descriptors(int timeout_ms);
+  // Looks around for a while, if that is worth it; true: something came.
+  bool spin();
   // Whether everybody knows that this thread must be woken.
   bool may_sleep();
+  void sleep();
   int timeout_ms() const;
 
   UniqueFd epoll_;
@@ -123,8 +133,15 @@ class EventLoop {
   std::map<std::pair<Clock::time_point, std::uint64_t>, Task> timers_;
   std::vector<Task> deferred_;
 
+  std::atomic<int> expected_{0};
+  Clock::duration spin_;  // how long to look around next time
+  Clock::time_point spin_again_;  // not before
+  Clock::duration spin_pause_;
+
+  std::atomic<bool> has_posted_{false};
   std::mutex mutex_;
   std::vector<Task> posted_;
+  bool asleep_ = false;  // or about to be: who posts must wake it
   bool stopping_ = false;
   bool ended_ = false;
 };

@@ -1,49 +1,54 @@
-// What goes over a lane in both directions once the handshake is over, little-endian: frames, each a header of 48
+// What goes over a lane in both directions once the handshake is over, little-endian: frames, each a header of 64
 // bytes and, for some types, a payload. Reading never trusts the sender: what doesn't decode is a reason to end the
 // link.
 //
-//   header   type u8, a u8, b u8, zero u8, payload_bytes u32, epoch u64, tag u64, seq u32, step u32, value u64,
-//            number u64
+//   header   type u8, a u8, zero u8[2], payload_bytes u32, epoch u64, tag u64, from u64, to u64, seq u32, step u32,
+//            value u64, number u64
 //
-//   type   a      b   epoch, tag, seq    step   value             number            payload
-//   ready  dtype  op  the op             0      count             its own           none
-//   data   0      0   the op             step   chunk             0                 elements
-//   done   round  0   the op             0      0                 its own           none
-//   abort  code   0   the op             0      origin peer       its own           a mismatch's two descriptors
-//   ack    0      0   0                  0      chunks received   frames received   none
-//   over   slot   0   0, version, 0      0      chunks received   its own           none
+//   type   a      epoch, tag, from, to, seq  step   value             number            payload
+//   ready  0      the op                     0      0                 its own           descriptor, the op's own
+//   data   0      the op                     step   chunk             0                 elements
+//   step   0      the op                     step   value             its own           none
+//   done   round  the op                     0      0                 its own           none
+//   abort  code   the op                     0      origin peer       its own           a mismatch: two descriptors
+//   ack    0      0                          0      chunks received   frames received   none
+//   over   slot   0, version, 0, 0, 0        0      chunks received   its own           none
 //
-// Data and ack belong to the lane that they are on. The others are numbered per link and direction, from 1 on, and
-// are sent again on another lane when theirs has ended (link.h).
+//   descriptor   count u64, root u64, kind u8, dtype u8, op u8, zero u8[5]
+//   a mismatch   the origin's descriptor, other peer u64, the other's descriptor
+//
+// `from` and `to` are those of an op of two members, which goes between just these, and 0 otherwise. Data and ack
+// belong to the lane that they are on. The others are numbered per link and direction, from 1 on, and are sent again
+// on another lane when theirs has ended (link.h).
 #pragma once
 
 #include <array>
-#include <compare>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <variant>
+#include <vector>
 
+#include "base/limits.h"
 #include "pccl/engine.h"
 
 namespace pccl {
 
-// An op within an epoch.
-struct OpKey {
-  std::uint64_t tag = 0;
-  std::uint32_t seq = 0;
-  auto operator<=>(const OpKey&) const = default;
-};
-
+// What all members of an op must agree on. Both ends of a send and recv call it a send; root is 0, and op is sum,
+// where the kind has none. `count` is that of a whole buffer where all have the same, else that of a block; it is 0
+// for a barrier and an all_to_all, whose members agree pair by pair.
 struct Descriptor {
   std::uint64_t count = 0;
   DType dtype = DType::f32;
   ReduceOp op = ReduceOp::sum;
+  Collective kind = Collective::all_reduce;
+  PeerId root = 0;
   bool operator==(const Descriptor&) const = default;
 };
 
-// Two neighbours' calls that differ.
+// Two members' calls that differ.
 struct Mismatch {
   Descriptor own;  // the origin's
   PeerId other = 0;
@@ -51,21 +56,32 @@ struct Mismatch {
 };
 
 struct AbortReason {
-  // cancelled, call_mismatch, or descriptor_mismatch, which has `mismatch`
+  // cancelled, call_mismatch, peer_lost, or descriptor_mismatch, which has `mismatch`
   ErrorCode code = ErrorCode::cancelled;
-  PeerId origin = 0;  // who withdrew it, who found the mismatch, or who waits in another call
+  PeerId origin = 0;  // who withdrew it, found the mismatch, waits in another call, or couldn't go on
   std::optional<Mismatch> mismatch;
 };
 
+// Shared, as it may go to many peers and is kept until they have acknowledged it. Null: none.
+using Payload = std::shared_ptr<const std::vector<std::uint8_t>>;
+
 struct ReadyBody {
   Descriptor descriptor;
+  Payload payload = nullptr;  // at most limits::ready_payload_bytes_max
 };
 struct DataBody {
-  std::uint32_t step = 0;   // of the ring schedule
-  std::uint64_t chunk = 0;  // of the step's slice
+  std::uint32_t step = 0;   // of the op's algorithm
+  std::uint64_t chunk = 0;  // of what it passes in that step
   std::uint32_t bytes = 0;
 };
+// A word of the op's algorithm.
+struct StepBody {
+  std::uint32_t step = 0;
+  std::uint64_t value = 0;
+};
 struct DoneBody {
+  // To all others at once, instead of in rounds.
+  static constexpr std::uint32_t to_all = 32;
   std::uint32_t round = 0;
 };
 struct AbortBody {
@@ -86,7 +102,7 @@ struct OverBody {
 struct Frame {
   Epoch epoch = 0;
   OpKey key;
-  std::variant<ReadyBody, DataBody, DoneBody, AbortBody, AckBody, OverBody> body;
+  std::variant<ReadyBody, DataBody, StepBody, DoneBody, AbortBody, AckBody, OverBody> body;
   std::uint64_t number = 0;
 };
 
@@ -97,15 +113,18 @@ struct ChunkId {
   DataBody body;
 };
 
-inline constexpr std::size_t header_bytes = 48;
+inline constexpr std::size_t header_bytes = 64;
+inline constexpr std::size_t descriptor_bytes = 24;
 // Of the frames that are read as a whole, all but data.
-inline constexpr std::size_t control_payload_bytes_max = 40;
+inline constexpr std::size_t control_payload_bytes_max = descriptor_bytes + limits::ready_payload_bytes_max;
 using Header = std::array<std::uint8_t, header_bytes>;
 
 // For data: the header alone. Otherwise the whole frame.
 void append_frame(const Frame& frame, std::vector<std::uint8_t>& to);
 Header data_header(const ChunkId& chunk);
 
+// Of a header that payload_bytes takes: its payload isn't read as a whole.
+bool is_data(std::span<const std::uint8_t, header_bytes> header);
 // Bytes of payload behind this header; nothing, with the reason in `error`, for a header that no peer should send.
 std::optional<std::uint32_t> payload_bytes(std::span<const std::uint8_t, header_bytes> header, std::string& error);
 // `payload` has the size that payload_bytes gave, or is empty for data.

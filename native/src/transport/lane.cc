@@ -204,7 +204,10 @@ std::size_t Lane::parse_frame(std::size_t at) {
     fail("bad frame: " + error, true);
     return 0;
   }
-  if (*payload <= control_payload_bytes_max && behind < *payload) return 0;
+  if (!is_data(header) && behind < *payload) {
+    staging_.resize(std::max(staging_.size(), header_bytes + *payload));
+    return 0;
+  }
   const std::span<const std::uint8_t> staged_payload(header.data() + header_bytes,
                                                      std::min<std::size_t>(*payload, behind));
   const auto frame = decode_frame(header, staged_payload, error);
@@ -238,11 +241,14 @@ void Lane::pull_data() {
   }
 }
 
-// What it says is counted when it goes, so one that waits is enough.
+// What it says is counted when it goes, so one that waits is enough. It goes before the frames that wait: on a lane
+// that takes the place of another these are all that the other side may have had long since, and so may its own be.
 void Lane::append_ack() {
-  if (!ack_due_ || control_.size() > control_sent_) return;
+  if (!ack_due_ || control_sent_ > 0) return;
   ack_due_ = false;
-  append_frame({0, {}, AckBody{chunks_received_, owner_.frames_received()}}, control_);
+  std::vector<std::uint8_t> ack;
+  append_frame({0, {}, AckBody{chunks_received_, owner_.frames_received()}}, ack);
+  control_.insert(control_.begin(), ack.begin(), ack.end());
 }
 
 void Lane::flush() {

@@ -126,12 +126,12 @@ void Link::put(const Hello& hello, Connection connection, bool usable) {
   dials_.filled(hello.slot);
   heard_at_least(EventLoop::Clock::now());
   if (!usable) return;
-  slot.lane->send_ack();
   lane_usable(*slot.lane);
 }
 
 void Link::lane_usable(Lane& lane) {
   lane.set_usable();
+  lane.send_ack();
   const bool was_up = up();
   if (!was_up) choose_control_lane();
   settle();
@@ -214,7 +214,12 @@ void Link::on_frame(Lane& lane, const Frame& frame) {
   if (frame.number <= received_) return;  // it came on another lane before
   if (frame.number != received_ + 1) return fail("a numbered frame is missing");
   ++received_;
-  if (received_ % limits::frames_per_ack == 0) lane.send_ack();
+  const auto* const ready = std::get_if<ReadyBody>(&frame.body);
+  if (ready != nullptr && ready->payload) unacknowledged_payload_bytes_ += ready->payload->size();
+  if (received_ % limits::frames_per_ack == 0 || unacknowledged_payload_bytes_ >= limits::payload_bytes_per_ack) {
+    unacknowledged_payload_bytes_ = 0;
+    lane.send_ack();
+  }
   if (const auto* over = std::get_if<OverBody>(&frame.body)) return on_over(*over);
   owner_.on_control(*this, frame);
 }

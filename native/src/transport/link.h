@@ -168,6 +168,7 @@ class Link final : Lane::Owner, LaneDials::Owner {
   std::deque<Frame> kept_;  // sent and not acknowledged; the last one has number sent_
   std::uint64_t sent_ = 0;
   std::uint64_t received_ = 0;
+  std::size_t unacknowledged_payload_bytes_ = 0;  // about, of what was received
   // Chunks on lanes that have ended, until the peer tells how many came through.
   std::map<LaneKey, Lane::Unacknowledged> in_doubt_;
 

@@ -34,6 +34,99 @@ export type Tensor =
   | BigInt64Array
   | BigUint64Array;
 
+/**
+ * One collective op of the group, or of two members of it. Its buffers stay pinned until the op event, and can't be
+ * transferred to another thread from then on, ever: Node can't take that mark back.
+ *
+ * `tag` names it among concurrent ops; members match their calls by tag and by order within the tag, those of send and
+ * recv within tag, sender and receiver. `root`, `to` and `from` are peer ids. `dtype`: what the elements are, by
+ * default what the arrays' type says; a Uint16Array can also hold f16 or bf16. Counts are in elements; N is the
+ * group's size, and blocks are in rank order.
+ */
+export type CollectiveCall =
+  /** Same length; the same array for both means in place. */
+  | {
+      readonly kind: "all-reduce";
+      readonly send: Tensor;
+      readonly recv: Tensor;
+      readonly op: ReduceOp;
+      readonly dtype?: DType;
+      readonly tag: bigint;
+    }
+  /** `send` has N times the length of `recv`, and doesn't overlap it. */
+  | {
+      readonly kind: "reduce-scatter";
+      readonly send: Tensor;
+      readonly recv: Tensor;
+      readonly op: ReduceOp;
+      readonly dtype?: DType;
+      readonly tag: bigint;
+    }
+  /** `recv` has N times the length of `send`; in place when `send` is the own block of `recv`. */
+  | {
+      readonly kind: "all-gather";
+      readonly send: Tensor;
+      readonly recv: Tensor;
+      readonly dtype?: DType;
+      readonly tag: bigint;
+    }
+  /** The root's stays, the others' are overwritten. */
+  | {
+      readonly kind: "broadcast";
+      readonly data: Tensor;
+      readonly root: number;
+      readonly dtype?: DType;
+      readonly tag: bigint;
+    }
+  /** Counts by rank, both or none; none: N equal blocks. Blocks lie one after the other. */
+  | {
+      readonly kind: "all-to-all";
+      readonly send: Tensor;
+      readonly recv: Tensor;
+      readonly sendCounts?: readonly number[];
+      readonly recvCounts?: readonly number[];
+      readonly dtype?: DType;
+      readonly tag: bigint;
+    }
+  /** `recv` at the root only, N times the length of `send`. */
+  | {
+      readonly kind: "gather";
+      readonly send: Tensor;
+      readonly recv?: Tensor;
+      readonly root: number;
+      readonly dtype?: DType;
+      readonly tag: bigint;
+    }
+  /** `send` at the root only, N times the length of `recv`. */
+  | {
+      readonly kind: "scatter";
+      readonly send?: Tensor;
+      readonly recv: Tensor;
+      readonly root: number;
+      readonly dtype?: DType;
+      readonly tag: bigint;
+    }
+  | { readonly kind: "barrier"; readonly tag: bigint }
+  | {
+      readonly kind: "send";
+      readonly data: Tensor;
+      readonly to: number;
+      readonly dtype?: DType;
+      readonly tag: bigint;
+    }
+  | {
+      readonly kind: "recv";
+      readonly data: Tensor;
+      readonly from: number;
+      readonly dtype?: DType;
+      readonly tag: bigint;
+    };
+
+export type Algorithm = "ring" | "one-shot" | "chain" | "pairwise" | "direct" | "hierarchical" | "alone";
+
+/** What carried an op's bytes; "none" when none went anywhere. */
+export type Transport = "tcp" | "shm" | "mixed" | "none";
+
 export interface RingMember {
   readonly peerId: number;
   /** Empty, with port 0, for members that this peer is neither linked with nor a relay for. */
@@ -61,7 +154,7 @@ export interface RingView {
   readonly silenceMs: number;
   /** Pairs of members that can't reach each other, for which this peer forwards bytes. */
   readonly relays: readonly { readonly a: number; readonly b: number }[];
-  /** Parallel to the ring: members with the same number are on the same host. */
+  /** Parallel to the ring: members with the same number are on the same host. Default: each on one of its own. */
   readonly hosts?: readonly number[];
 }
 
@@ -73,6 +166,8 @@ export interface InstalledView {
   readonly rank: number;
   readonly groupSize: number;
   readonly worldSize: number;
+  /** The group's peer ids in rank order. */
+  readonly members: readonly number[];
 }
 
 /**
@@ -83,17 +178,22 @@ export interface InstalledView {
  */
 export type OpState = "not-done" | "done" | "committed" | "aborted";
 
-export interface OpReport {
+/** Names an op of an epoch. */
+export interface OpName {
   /** 64-bit tag. */
   readonly tag: bigint;
-  /** Counts the ops with this tag in this epoch, from 0. */
+  /** Counts the ops with this tag in this epoch, from 0; those between two members by tag, sender and receiver. */
   readonly seq: number;
+  /** Peer ids of the sender and the receiver of a send and its recv; both or none. */
+  readonly from?: number | undefined;
+  readonly to?: number | undefined;
+}
+
+export interface OpReport extends OpName {
   readonly state: OpState;
 }
 
-export interface OpVerdict {
-  readonly tag: bigint;
-  readonly seq: number;
+export interface OpVerdict extends OpName {
   readonly commit: boolean;
 }
 
@@ -114,11 +214,14 @@ export type OpEvent =
       readonly id: number;
       /** Peers whose contributions are in the result. */
       readonly worldSize: number;
-      /** Of an all-reduce: the view in which it ended, as InstalledView.epoch. */
+      /** Of a collective op: the view in which it ended, as InstalledView.epoch. */
       readonly epoch: number;
       readonly txBytes: number;
       readonly rxBytes: number;
       readonly seconds: number;
+      /** Of a collective op. */
+      readonly algorithm: Algorithm;
+      readonly transport: Transport;
     }
   | { readonly type: "op-failed"; readonly id: number; readonly error: NativeError };
 
@@ -137,14 +240,12 @@ export type ControlEvent =
       readonly peerId: number;
       readonly reason: string;
     }
-  | {
-      /** A second after this peer has, these neighbours haven't called this op yet. Once per op. */
+  | ({
+      /** A second after this peer has, these members haven't called this op yet. Once per op. */
       readonly type: "stalled";
       readonly epoch: number;
-      readonly tag: bigint;
-      readonly seq: number;
       readonly missing: readonly number[];
-    };
+    } & OpName);
 
 export type EngineEvent = OpEvent | ControlEvent;
 
@@ -185,13 +286,11 @@ export interface Engine {
   view(): InstalledView | undefined;
 
   /**
-   * Starts an all-reduce; the result arrives as an op event with the returned id. `send` and `recv` have the
-   * same type and length; the same array for both means in place. Both stay pinned until the event, and their
-   * buffers can't be transferred to another thread from then on, ever: Node can't take that mark back.
-   * Starts in the installed epoch, or, between prepare and install, waits for the next one.
-   * `dtype`: what the elements are, by default what the arrays' type says; a Uint16Array can also hold f16 or bf16.
+   * Starts a collective op; the result arrives as an op event with the returned id. It starts in the installed epoch.
+   * Between prepare and install all-reduce, broadcast, barrier, send and recv wait for the next one; the others, whose
+   * buffers have the shape that the installed view asks for, fail with ERR_PCCL_PEER_LOST when it is replaced.
    */
-  allReduce(send: Tensor, recv: Tensor, op: ReduceOp, tag: bigint, dtype?: DType): number;
+  start(call: CollectiveCall): number;
 
   /**
    * Withdraws an op that this peer hasn't finished: every member of it gets ERR_PCCL_CANCELLED and the buffers
@@ -225,10 +324,10 @@ export interface Engine {
   setWorld(viewEpoch: number, worldSize: number): void;
 
   /**
-   * Control attachment only. If this op is in flight here, in the open epoch, and that neighbour still hasn't
-   * called it, aborts it on all its members with ERR_PCCL_CALL_MISMATCH, and returns true.
+   * Control attachment only. If this op is in flight here, in the open epoch, and that member still hasn't called it,
+   * aborts it on all its members with ERR_PCCL_CALL_MISMATCH, and returns true.
    */
-  abortIfMissing(epoch: number, tag: bigint, seq: number, peerId: number): boolean;
+  abortIfMissing(epoch: number, op: OpName, peerId: number): boolean;
 
   /**
    * The creating attachment: fails ops in flight with ERR_PCCL_CLOSED, restores their buffers, closes links and
@@ -244,7 +343,7 @@ export interface EngineOptions {
   readonly port: number;
   /** TCP connections that make up a link, 1 to 64, default 1. Of two peers' numbers both use the larger one. */
   readonly connectionsPerPeer?: number | undefined;
-  /** All-reduces in flight at once, 1 to 256, default 16. */
+  /** Collective ops in flight at once, 1 to 256, default 16. */
   readonly opsInFlightMax?: number | undefined;
   /**
    * What links to members on the same host are made of. "auto" (default): shared memory, and TCP where that fails.

@@ -1,13 +1,13 @@
 /** The raw engine with its callers' buffers made safe: the part of pinning that Node-API has no call for. */
 import type {
-  DType,
+  CollectiveCall,
   Engine,
   FetchRequest,
   HashedTensor,
   InstalledView,
+  OpName,
   OpReport,
   OpVerdict,
-  ReduceOp,
   RingMember,
   RingView,
   StateTensor,
@@ -23,6 +23,15 @@ function refuseWasmMemoryIn(list: unknown, what: string, key: "data" | "into"): 
   );
 }
 
+/** The buffers that a call has. Native code checks the call and says what is wrong with it; until then it can be anything. */
+function buffersOf(call: CollectiveCall): [name: string, tensor: Tensor][] {
+  if (typeof call !== "object" || call === null) return [];
+  const { send, recv, data } = call as Partial<Record<"send" | "recv" | "data", Tensor>>;
+  return Object.entries({ send, recv, data }).filter(
+    (entry): entry is [string, Tensor] => entry[1] !== undefined,
+  );
+}
+
 export class GuardedEngine implements Engine {
   readonly #raw: Engine;
 
@@ -34,24 +43,23 @@ export class GuardedEngine implements Engine {
     return this.#raw.id;
   }
 
-  get hostId(): string {
-    return this.#raw.hostId;
-  }
-
   get port(): number {
     return this.#raw.port;
+  }
+
+  get hostId(): string {
+    return this.#raw.hostId;
   }
 
   view(): InstalledView | undefined {
     return this.#raw.view();
   }
 
-  allReduce(send: Tensor, recv: Tensor, op: ReduceOp, tag: bigint, dtype?: DType): number {
-    refuseWasmMemory("allReduce: send", send);
-    refuseWasmMemory("allReduce: recv", recv);
-    const id = this.#raw.allReduce(send, recv, op, tag, dtype);
-    markUntransferable(send);
-    markUntransferable(recv);
+  start(call: CollectiveCall): number {
+    const buffers = buffersOf(call);
+    for (const [name, tensor] of buffers) refuseWasmMemory(`${call.kind}: ${name}`, tensor);
+    const id = this.#raw.start(call);
+    for (const [, tensor] of buffers) markUntransferable(tensor);
     return id;
   }
 
@@ -93,8 +101,8 @@ export class GuardedEngine implements Engine {
     this.#raw.setWorld(viewEpoch, worldSize);
   }
 
-  abortIfMissing(epoch: number, tag: bigint, seq: number, peerId: number): boolean {
-    return this.#raw.abortIfMissing(epoch, tag, seq, peerId);
+  abortIfMissing(epoch: number, op: OpName, peerId: number): boolean {
+    return this.#raw.abortIfMissing(epoch, op, peerId);
   }
 
   close(): void {

@@ -26,7 +26,16 @@ describe("two engines in one process", () => {
   ): Promise<OpEvent[]> {
     const tag = 2n ** 64n - 1n;
     const ops = peers.map((peer, i) =>
-      peer.start((engine) => engine.allReduce(sends[i] as Tensor, recvs[i] as Tensor, op, tag, dtype)),
+      peer.start((engine) =>
+        engine.start({
+          kind: "all-reduce",
+          send: sends[i] as Tensor,
+          recv: recvs[i] as Tensor,
+          op,
+          tag,
+          ...(dtype && { dtype }),
+        }),
+      ),
     );
     return await within("the op", Promise.all(ops.map(({ ended }) => ended)));
   }
@@ -83,7 +92,16 @@ describe("two engines in one process", () => {
     const sends = [Uint16Array.of(3), Uint16Array.of(3)];
     const ops = peers.map((peer, i) => {
       const send = sends[i] as Uint16Array;
-      return peer.start((engine) => engine.allReduce(send, send, "sum", 5n, i === 0 ? "f16" : "bf16"));
+      return peer.start((engine) =>
+        engine.start({
+          kind: "all-reduce",
+          send,
+          recv: send,
+          op: "sum",
+          tag: 5n,
+          dtype: i === 0 ? "f16" : "bf16",
+        }),
+      );
     });
     for (const end of await within("both ends", Promise.all(ops.map(({ ended }) => ended)))) {
       expect(end).toMatchObject({ type: "op-failed", error: { code: "ERR_PCCL_DESCRIPTOR_MISMATCH" } });
@@ -110,7 +128,14 @@ describe("two engines in one process", () => {
     expect((await ended).map(({ type }) => type)).toEqual(["op-done", "op-done"]);
     expect(sends).toEqual([new Float32Array([3]), new Float32Array([3])]);
     expect(peers.map((peer) => peer.engine.view())).toEqual(
-      [1, 2].map((peerId) => ({ epoch: 2, peerId, rank: peerId - 1, groupSize: 2, worldSize: 2 })),
+      [1, 2].map((peerId) => ({
+        epoch: 2,
+        peerId,
+        rank: peerId - 1,
+        groupSize: 2,
+        worldSize: 2,
+        members: [1, 2],
+      })),
     );
   });
 
@@ -122,23 +147,37 @@ describe("two engines in one process", () => {
     expect((await allReduce(sends, sends, "sum")).map(({ type }) => type)).toEqual(["op-done", "op-done"]);
     expect(sends).toEqual([new Float64Array(500_000).fill(3), new Float64Array(500_000).fill(3)]);
     const hold = peers[0].start((engine) =>
-      engine.allReduce(new Float32Array(1), new Float32Array(1), "sum", 1n),
+      engine.start({
+        kind: "all-reduce",
+        send: new Float32Array(1),
+        recv: new Float32Array(1),
+        op: "sum",
+        tag: 1n,
+      }),
     );
-    expect(() => peers[0].engine.allReduce(new Float32Array(1), new Float32Array(1), "sum", 2n)).toThrow(
-      expect.objectContaining({ code: "ERR_PCCL_TOO_MANY_OPS" }),
-    );
+    expect(() =>
+      peers[0].engine.start({
+        kind: "all-reduce",
+        send: new Float32Array(1),
+        recv: new Float32Array(1),
+        op: "sum",
+        tag: 2n,
+      }),
+    ).toThrow(expect.objectContaining({ code: "ERR_PCCL_TOO_MANY_OPS" }));
     expect(peers[0].engine.cancel(hold.id)).toBe(true);
   });
 
   it("says who hasn't called an op, and aborts it when that peer waits elsewhere", async () => {
     const [first, second] = peers;
     const tensor = new Float32Array([1]);
-    const op = first.start((engine) => engine.allReduce(tensor, tensor, "sum", 3n));
+    const op = first.start((engine) =>
+      engine.start({ kind: "all-reduce", send: tensor, recv: tensor, op: "sum", tag: 3n }),
+    );
     await until("the stall", () => first.stalled.length > 0);
     expect(first.stalled).toEqual([{ type: "stalled", epoch: 1, tag: 3n, seq: 0, missing: [2] }]);
-    expect(first.control.abortIfMissing(2, 3n, 0, 2)).toBe(false);
-    expect(first.control.abortIfMissing(1, 3n, 0, 1)).toBe(false);
-    expect(first.control.abortIfMissing(1, 3n, 0, 2)).toBe(true);
+    expect(first.control.abortIfMissing(2, { tag: 3n, seq: 0 }, 2)).toBe(false);
+    expect(first.control.abortIfMissing(1, { tag: 3n, seq: 0 }, 1)).toBe(false);
+    expect(first.control.abortIfMissing(1, { tag: 3n, seq: 0 }, 2)).toBe(true);
     expect(await within("its end", op.ended)).toMatchObject({
       type: "op-failed",
       error: { code: "ERR_PCCL_CALL_MISMATCH", peerId: 2, epoch: 1 },
@@ -150,11 +189,30 @@ describe("two engines in one process", () => {
     const tensors = peers.map(() => new Float32Array([1]));
     const [first] = peers;
     const early = first.start((engine) =>
-      engine.allReduce(tensors[0] as Tensor, tensors[0] as Tensor, "sum", 4n),
+      engine.start({
+        kind: "all-reduce",
+        send: tensors[0] as Tensor,
+        recv: tensors[0] as Tensor,
+        op: "sum",
+        tag: 4n,
+      }),
     );
     for (const peer of peers) peer.control.setWorld(7, 5);
-    expect(first.engine.view()).toEqual({ epoch: 7, peerId: 1, rank: 0, groupSize: 2, worldSize: 5 });
-    peers[1].engine.allReduce(tensors[1] as Tensor, tensors[1] as Tensor, "sum", 4n);
+    expect(first.engine.view()).toEqual({
+      epoch: 7,
+      peerId: 1,
+      rank: 0,
+      groupSize: 2,
+      worldSize: 5,
+      members: [1, 2],
+    });
+    peers[1].engine.start({
+      kind: "all-reduce",
+      send: tensors[1] as Tensor,
+      recv: tensors[1] as Tensor,
+      op: "sum",
+      tag: 4n,
+    });
     expect(await within("the op", early.ended)).toMatchObject({ type: "op-done", epoch: 7, worldSize: 2 });
     expect(() => first.control.setWorld(6, 5)).toThrow("older");
   });
@@ -162,7 +220,9 @@ describe("two engines in one process", () => {
   it("reports a frozen op, and gives it the verdict that it is handed", async () => {
     const [first, second] = peers;
     const tensor = new Float32Array([1]);
-    const op = first.start((engine) => engine.allReduce(tensor, tensor, "sum", 9n));
+    const op = first.start((engine) =>
+      engine.start({ kind: "all-reduce", send: tensor, recv: tensor, op: "sum", tag: 9n }),
+    );
     const ring = [first.member];
     const { reports, prepared } = first.prepare(2, ring);
     expect(reports).toEqual([{ tag: 9n, seq: 0, state: "not-done" }]);

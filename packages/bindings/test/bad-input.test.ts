@@ -60,8 +60,12 @@ describe("allReduce refuses", () => {
   ];
   it.each(tensors)("%s as tensor", (_, make) => {
     const tensor = any<Tensor>(make());
-    expect(() => peers[0].engine.allReduce(tensor, f32(4), "sum", 1n)).toThrow(INVALID);
-    expect(() => peers[0].engine.allReduce(f32(4), tensor, "sum", 1n)).toThrow(INVALID);
+    expect(() =>
+      peers[0].engine.start({ kind: "all-reduce", send: tensor, recv: f32(4), op: "sum", tag: 1n }),
+    ).toThrow(INVALID);
+    expect(() =>
+      peers[0].engine.start({ kind: "all-reduce", send: f32(4), recv: tensor, op: "sum", tag: 1n }),
+    ).toThrow(INVALID);
     expect(() => peers[0].engine.exportState([{ name: "a", data: tensor }])).toThrow(INVALID);
     const request = { name: "a", hash: HASH, into: tensor };
     expect(() => peers[0].engine.fetchState(peers[1].member, [request])).toThrow(INVALID);
@@ -69,20 +73,77 @@ describe("allReduce refuses", () => {
 
   const twice = f32(8);
   const calls: [string, (engine: Engine) => unknown][] = [
-    ["different lengths", (engine) => engine.allReduce(f32(4), f32(5), "sum", 1n)],
-    ["different types", (engine) => engine.allReduce(f32(4), new Int32Array(4), "sum", 1n)],
-    ["partial overlap", (engine) => engine.allReduce(twice.subarray(0, 4), twice.subarray(2, 6), "sum", 1n)],
-    ["an unknown op", (engine) => engine.allReduce(f32(4), f32(4), any("product"), 1n)],
-    ["an unknown dtype", (engine) => engine.allReduce(f32(4), f32(4), "sum", 1n, any("f8"))],
-    ["a dtype that the array doesn't hold", (engine) => engine.allReduce(f32(4), f32(4), "sum", 1n, "bf16")],
+    [
+      "different lengths",
+      (engine) => engine.start({ kind: "all-reduce", send: f32(4), recv: f32(5), op: "sum", tag: 1n }),
+    ],
+    [
+      "different types",
+      (engine) =>
+        engine.start({ kind: "all-reduce", send: f32(4), recv: new Int32Array(4), op: "sum", tag: 1n }),
+    ],
+    [
+      "partial overlap",
+      (engine) =>
+        engine.start({
+          kind: "all-reduce",
+          send: twice.subarray(0, 4),
+          recv: twice.subarray(2, 6),
+          op: "sum",
+          tag: 1n,
+        }),
+    ],
+    [
+      "an unknown op",
+      (engine) =>
+        engine.start({ kind: "all-reduce", send: f32(4), recv: f32(4), op: any("product"), tag: 1n }),
+    ],
+    [
+      "an unknown dtype",
+      (engine) =>
+        engine.start({
+          kind: "all-reduce",
+          send: f32(4),
+          recv: f32(4),
+          op: "sum",
+          tag: 1n,
+          dtype: any("f8"),
+        }),
+    ],
+    [
+      "a dtype that the array doesn't hold",
+      (engine) =>
+        engine.start({ kind: "all-reduce", send: f32(4), recv: f32(4), op: "sum", tag: 1n, dtype: "bf16" }),
+    ],
     [
       "a dtype of another size",
-      (engine) => engine.allReduce(new Uint16Array(4), new Uint16Array(4), "sum", 1n, "f32"),
+      (engine) =>
+        engine.start({
+          kind: "all-reduce",
+          send: new Uint16Array(4),
+          recv: new Uint16Array(4),
+          op: "sum",
+          tag: 1n,
+          dtype: "f32",
+        }),
     ],
-    ["no op", (engine) => engine.allReduce(f32(4), f32(4), any(undefined), 1n)],
-    ["a number as tag", (engine) => engine.allReduce(f32(4), f32(4), "sum", any(1))],
-    ["a negative tag", (engine) => engine.allReduce(f32(4), f32(4), "sum", -1n)],
-    ["a tag of 65 bits", (engine) => engine.allReduce(f32(4), f32(4), "sum", 2n ** 64n)],
+    [
+      "no op",
+      (engine) =>
+        engine.start({ kind: "all-reduce", send: f32(4), recv: f32(4), op: any(undefined), tag: 1n }),
+    ],
+    [
+      "a number as tag",
+      (engine) => engine.start({ kind: "all-reduce", send: f32(4), recv: f32(4), op: "sum", tag: any(1) }),
+    ],
+    [
+      "a negative tag",
+      (engine) => engine.start({ kind: "all-reduce", send: f32(4), recv: f32(4), op: "sum", tag: -1n }),
+    ],
+    [
+      "a tag of 65 bits",
+      (engine) => engine.start({ kind: "all-reduce", send: f32(4), recv: f32(4), op: "sum", tag: 2n ** 64n }),
+    ],
   ];
   it.each(calls)("%s", (_, call) => {
     expect(() => call(peers[0].engine)).toThrow(INVALID);
@@ -92,7 +153,10 @@ describe("allReduce refuses", () => {
 describe("other calls refuse", () => {
   const source = () => peers[1].member;
   const calls: [string, (peer: Peer) => unknown][] = [
-    ["ops from the control side", ({ control }) => control.allReduce(f32(4), f32(4), "sum", 1n)],
+    [
+      "ops from the control side",
+      ({ control }) => control.start({ kind: "all-reduce", send: f32(4), recv: f32(4), op: "sum", tag: 1n }),
+    ],
     ["views from the creating side", ({ engine }) => engine.prepare(viewOf(2, 1, [source()]), 1_000)],
     ["an install from the creating side", ({ engine }) => engine.install(2, [])],
     ["a second control side", ({ engine }) => loadAddon().attachEngine(engine.id, () => {})],
@@ -151,7 +215,7 @@ describe("other calls refuse", () => {
     ["a world older than the view", ({ control }) => control.setWorld(0, 2)],
     ["a world without peers", ({ control }) => control.setWorld(1, 0)],
     ["a world from the creating side", ({ engine }) => engine.setWorld(1, 2)],
-    ["an abort from the creating side", ({ engine }) => engine.abortIfMissing(1, 1n, 0, 2)],
+    ["an abort from the creating side", ({ engine }) => engine.abortIfMissing(1, { tag: 1n, seq: 0 }, 2)],
     ["no timeout", ({ control, member }) => control.prepare(viewOf(2, 1, [member]), any(undefined))],
     ["an install of what isn't prepared", ({ control }) => control.install(77, [])],
     ["a verdict without tag", ({ control }) => control.install(77, [any({ seq: 0, commit: true })])],
@@ -171,9 +235,13 @@ describe("other calls refuse", () => {
     const events: EngineEvent[] = [];
     const engine = loadAddon().createEngine({ host: "127.0.0.1", port: 0 }, (batch) => events.push(...batch));
     expect(engine.view()).toBeUndefined();
-    expect(() => engine.allReduce(f32(4), f32(4), "sum", 1n)).toThrow(code("NOT_INSTALLED"));
+    expect(() =>
+      engine.start({ kind: "all-reduce", send: f32(4), recv: f32(4), op: "sum", tag: 1n }),
+    ).toThrow(code("NOT_INSTALLED"));
     engine.close();
-    expect(() => engine.allReduce(f32(4), f32(4), "sum", 1n)).toThrow(code("CLOSED"));
+    expect(() =>
+      engine.start({ kind: "all-reduce", send: f32(4), recv: f32(4), op: "sum", tag: 1n }),
+    ).toThrow(code("CLOSED"));
     expect(events).toEqual([]);
   });
 });
@@ -195,13 +263,15 @@ it("an engine that is closed by one of the call's own arguments refuses the call
   const reducing = open();
   const tensor = f32(1);
   Object.defineProperty(tensor.buffer, "resizable", { get: () => reducing.close() });
-  expect(() => reducing.allReduce(tensor, tensor, "sum", 1n)).toThrow(code("CLOSED"));
+  expect(() =>
+    reducing.start({ kind: "all-reduce", send: tensor, recv: tensor, op: "sum", tag: 1n }),
+  ).toThrow(code("CLOSED"));
 });
 
 describe("an op in flight", () => {
   let ids: number[] = [];
   const hold = (engine: Engine, tag: bigint, tensor = f32(4)): Float32Array => {
-    ids.push(engine.allReduce(tensor, tensor, "sum", tag));
+    ids.push(engine.start({ kind: "all-reduce", send: tensor, recv: tensor, op: "sum", tag }));
     return tensor;
   };
   afterEach(() => {
@@ -212,10 +282,16 @@ describe("an op in flight", () => {
   it("holds its buffers and its tag", () => {
     const { engine } = peers[0];
     const tensor = hold(engine, 1n);
-    expect(() => engine.allReduce(tensor, tensor, "sum", 2n)).toThrow(code("BUFFER_IN_USE"));
+    expect(() =>
+      engine.start({ kind: "all-reduce", send: tensor, recv: tensor, op: "sum", tag: 2n }),
+    ).toThrow(code("BUFFER_IN_USE"));
     const overlapping = new Float32Array(tensor.buffer, 8, 2);
-    expect(() => engine.allReduce(f32(2), overlapping, "sum", 2n)).toThrow(code("BUFFER_IN_USE"));
-    expect(() => engine.allReduce(f32(4), f32(4), "sum", 1n)).toThrow(code("TAG_IN_USE"));
+    expect(() =>
+      engine.start({ kind: "all-reduce", send: f32(2), recv: overlapping, op: "sum", tag: 2n }),
+    ).toThrow(code("BUFFER_IN_USE"));
+    expect(() =>
+      engine.start({ kind: "all-reduce", send: f32(4), recv: f32(4), op: "sum", tag: 1n }),
+    ).toThrow(code("TAG_IN_USE"));
   });
 
   it("is one of a limited number", () => {
@@ -236,7 +312,12 @@ describe("an op fails on both peers", () => {
     const sizes = [4, 5];
     const ops = peers.map((peer, i) => {
       const tensor = f32(sizes[i] as number).fill(i);
-      return { tensor, ...peer.start((engine) => engine.allReduce(tensor, tensor, "sum", 5_000n)) };
+      return {
+        tensor,
+        ...peer.start((engine) =>
+          engine.start({ kind: "all-reduce", send: tensor, recv: tensor, op: "sum", tag: 5_000n }),
+        ),
+      };
     });
     const ends = await within("the ops' end", Promise.all(ops.map(({ ended }) => ended)));
     expect(ends).toMatchObject([failure("DESCRIPTOR_MISMATCH"), failure("DESCRIPTOR_MISMATCH")]);
@@ -248,7 +329,10 @@ describe("an op fails on both peers", () => {
 
   it("when one is cancelled", async () => {
     const [first, second] = peers;
-    const start = (peer: Peer) => peer.start((engine) => engine.allReduce(f32(4), f32(4), "sum", 6_000n));
+    const start = (peer: Peer) =>
+      peer.start((engine) =>
+        engine.start({ kind: "all-reduce", send: f32(4), recv: f32(4), op: "sum", tag: 6_000n }),
+      );
     const op = start(first);
     expect(first.engine.cancel(op.id)).toBe(true);
     expect(await within("the cancelled op's end", op.ended)).toMatchObject(failure("CANCELLED"));

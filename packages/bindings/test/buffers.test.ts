@@ -27,7 +27,7 @@ it("keeps the buffer of an op in flight where it is", () => {
     Float32Array<ArrayBuffer>,
   ];
   const { engine } = peers[0];
-  const id = engine.allReduce(send, recv, "sum", 1n);
+  const id = engine.start({ kind: "all-reduce", send, recv, op: "sum", tag: 1n });
   const exportId = engine.exportState([{ name: "a", data: exported }]);
   for (const array of [send, recv, exported]) {
     tryToTransfer(array);
@@ -39,7 +39,9 @@ it("keeps the buffer of an op in flight where it is", () => {
 
 it("leaves a buffer alone that native code refused", () => {
   const array = new Float32Array(4);
-  expect(() => peers[0].engine.allReduce(array, new Float32Array(5), "sum", 1n)).toThrow();
+  expect(() =>
+    peers[0].engine.start({ kind: "all-reduce", send: array, recv: new Float32Array(5), op: "sum", tag: 1n }),
+  ).toThrow();
   tryToTransfer(array);
   expect(array.length).toBe(0);
 });

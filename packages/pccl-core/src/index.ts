@@ -39,13 +39,26 @@ export {
 export type { CallOptions } from "./peer/call-limits.js";
 export {
   type AllReduceAllOptions,
-  type AllReduceOptions,
   Communicator,
   type SyncOptions,
 } from "./peer/communicator.js";
 export { type ConnectOptions, connect } from "./peer/connect.js";
+export type {
+  Algorithm,
+  AllReduceCall,
+  AllToAllOptions,
+  CollectiveResult,
+  MoveOptions,
+  OpOptions,
+  RecvOptions,
+  ReduceOp,
+  ReduceOptions,
+  RootOptions,
+  SendOptions,
+  Transport,
+} from "./peer/collective-call.js";
+export type { Collectives } from "./peer/collectives.js";
 export type { CommunicatorEvents, EpochEvent, PeerJoinedEvent, PeerLostEvent } from "./peer/events.js";
-export type { AllReduceCall, AllReduceResult } from "./peer/reduce-call.js";
 export type { AllReduceAllResult } from "./peer/reduce-list.js";
 export { SharedState, type SharedStateOptions } from "./peer/shared-state.js";
 export type { SyncResult } from "./peer/state-sync.js";

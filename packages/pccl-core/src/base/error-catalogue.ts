@@ -28,7 +28,8 @@ export const ERROR_CATALOGUE = {
   },
   ERR_PCCL_TAG_IN_USE: {
     retryable: false,
-    meaning: "An op with the same tag is in flight on this peer.",
+    meaning:
+      "An op with the same tag is in flight on this peer; of sends and receives, one with the same partner and direction.",
     remedy: "Give concurrent ops different tags, the same on every peer.",
   },
   ERR_PCCL_TOO_MANY_OPS: {
@@ -53,8 +54,9 @@ export const ERROR_CATALOGUE = {
   },
   ERR_PCCL_DESCRIPTOR_MISMATCH: {
     retryable: false,
-    meaning: "Members of one op called it with different count, dtype or reduction.",
-    remedy: "Make every peer call the op with the same arguments. Buffers are as before the call.",
+    meaning:
+      "Members of one op called different kinds of ops, or with different count, dtype, reduction or root.",
+    remedy: "Make every peer call the op with the same arguments. Nothing was combined or moved.",
   },
   ERR_PCCL_CALL_MISMATCH: {
     retryable: false,
@@ -63,9 +65,9 @@ export const ERROR_CATALOGUE = {
   },
   ERR_PCCL_PEER_LOST: {
     retryable: true,
-    meaning: "A peer or a link was lost while the op was running; nobody has its result.",
+    meaning: "A peer or a link was lost while the op was running, or before it began; nobody has its result.",
     remedy:
-      "Make the same call again: the new, smaller view is installed and the buffers are as before the call.",
+      "Make the same call again: the new view is installed. Buffers whose shape depends on the ranks are to be shaped by it.",
   },
   ERR_PCCL_CANCELLED: {
     retryable: true,

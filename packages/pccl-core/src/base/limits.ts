@@ -1,7 +1,7 @@
 /** Limits on everything that could otherwise grow. Units are last in the name. */
 
 /** Raised with every change of proto/ or of the data-plane frames that an older peer can't follow. */
-export const PROTOCOL_VERSION = 2;
+export const PROTOCOL_VERSION = 3;
 
 /** Default port of the coordinator. */
 export const COORDINATOR_PORT = 48148;
@@ -26,6 +26,10 @@ export const PREPARE_ATTEMPTS_MAX = 3;
 export const ADMISSION_ATTEMPTS_MAX = 2;
 
 export const PEERS_MAX = 4_096;
+
+/** Characters of what a peer says of the host that it is on. */
+export const HOST_ID_CHARACTERS_MAX = 64;
+
 export const GROUP_MAX: number = 2 ** 32 - 1;
 
 /** Groups of up to so many link everybody with everybody; native/src/base/limits.h has the same number. */

@@ -44,6 +44,8 @@ import { messageType } from "./message-type.js";
 import {
   coordinatorMessageFromWire,
   coordinatorMessageToWire,
+  opFromWire,
+  opToWire,
   peerMessageFromWire,
   peerMessageToWire,
   reportFromWire,
@@ -176,6 +178,7 @@ function peerToWire(peer: Peer): WirePeer {
     secret,
     group,
     endpoint,
+    hostId,
     channel,
     connection,
     phase,
@@ -191,6 +194,7 @@ function peerToWire(peer: Peer): WirePeer {
     secret,
     group,
     endpoint,
+    hostId,
     channel: channelToWire(channel),
     connection: connection ?? 0,
     admitted: phase === "admitted",
@@ -208,6 +212,7 @@ function peerFromWire(wire: WirePeerOutput): Peer {
     secret: Uint8Array.from(wire.secret),
     group: wire.group,
     endpoint: endpointFromWire(wire.endpoint),
+    hostId: wire.hostId,
     channel: channelFromWire(wire.channel),
     connection: connection === 0 ? undefined : connection,
     phase: wire.admitted ? "admitted" : "pending",
@@ -312,12 +317,12 @@ function changeFromWire(wire: WireChangeOutput): Change {
   };
 }
 
-function ringToWire({ group, epoch, peerIds }: Ring): WireRing {
-  return { group, epoch, peerIds: [...peerIds] };
+function ringToWire({ group, epoch, peerIds, hosts }: Ring): WireRing {
+  return { group, epoch, peerIds: [...peerIds], hosts: [...hosts] };
 }
 
-function ringFromWire({ group, epoch, peerIds }: Ring__Output): Ring {
-  return { group, epoch: Number(epoch), peerIds: peerIds.map(Number) };
+function ringFromWire({ group, epoch, peerIds, hosts }: Ring__Output): Ring {
+  return { group, epoch: Number(epoch), peerIds: peerIds.map(Number), hosts };
 }
 
 function relayFromWire({ a, b, via }: Relay__Output): Relay {
@@ -328,15 +333,13 @@ function lostFromWire({ peerId, group, reason }: LostPeer__Output): LostPeer {
   return { peerId: Number(peerId), group, reason };
 }
 
-function stallToWire({ epoch, tag, seq, missing, asked }: Stall): WireStall {
-  return { epoch, tag: tag.toString(), seq, missing: [...missing], asked: asked ?? 0 };
+function stallToWire(stall: Stall): WireStall {
+  return { ...opToWire(stall), missing: [...stall.missing], asked: stall.asked ?? 0 };
 }
 
-function stallFromWire({ epoch, tag, seq, missing, asked }: WireStallOutput): Stall {
+function stallFromWire({ missing, asked, ...op }: WireStallOutput): Stall {
   return {
-    epoch: Number(epoch),
-    tag: BigInt(tag),
-    seq,
+    ...opFromWire("stalls", op),
     missing: missing.map(Number),
     asked: asked === "0" ? undefined : Number(asked),
   };

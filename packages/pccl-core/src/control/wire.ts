@@ -2,7 +2,13 @@
  * Between proto/pccl/v1/membership.proto and the domain's messages. What comes from the network is checked here,
  * field by field, so that nothing behind this file sees a number out of range; the domain never sees gRPC.
  */
-import { GROUP_MAX, PEERS_MAX, STATE_NAME_BYTES_MAX, STATE_TENSORS_MAX } from "../base/limits.js";
+import {
+  GROUP_MAX,
+  HOST_ID_CHARACTERS_MAX,
+  PEERS_MAX,
+  STATE_NAME_BYTES_MAX,
+  STATE_TENSORS_MAX,
+} from "../base/limits.js";
 import type {
   CoordinatorMessage,
   Endpoint,
@@ -14,6 +20,7 @@ import type {
   OpVerdict,
   PeerMessage,
   Ring,
+  RingOp,
   StateEntry,
   SyncFetch,
   SyncStrategy,
@@ -127,6 +134,13 @@ function endpointFromWire(field: string, wire: Endpoint__Output | null, hostRequ
   return { host, port: integer(`${field}.port`, port, 1, 65_535) };
 }
 
+function hostIdFromWire(hostId: string): string {
+  if (hostId.length <= HOST_ID_CHARACTERS_MAX) return hostId;
+  throw new WireError(
+    `register.host_id: ${hostId.length} characters, at most ${HOST_ID_CHARACTERS_MAX} are allowed`,
+  );
+}
+
 function memberFromWire(field: string, wire: Member__Output): Member {
   return {
     peerId: integer(`${field}.peer_id`, wire.peerId, 1),
@@ -150,7 +164,7 @@ const encodedRings = new WeakMap<Ring, Uint8Array>();
 function ringToWire(ring: Ring): Buffer {
   let bytes = encodedRings.get(ring);
   if (bytes === undefined) {
-    bytes = ringType.encode({ ...ring, peerIds: [...ring.peerIds] });
+    bytes = ringType.encode({ ...ring, peerIds: [...ring.peerIds], hosts: [...ring.hosts] });
     encodedRings.set(ring, bytes);
   }
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -169,6 +183,7 @@ function ringFromWire(bytes: Uint8Array): Ring {
     group: integer("view.ring.group", ring.group, 0, GROUP_MAX),
     epoch: integer("view.ring.epoch", ring.epoch, 1),
     peerIds: peerIds("view.ring.peer_ids", ring.peerIds),
+    hosts: atMost("view.ring.hosts", ring.hosts, PEERS_MAX),
   };
 }
 
@@ -189,27 +204,48 @@ function viewFromWire(wire: View__Output): View {
   };
 }
 
-function opKeyFromWire(
-  field: string,
-  wire: { readonly epoch: string; readonly tag: string; readonly seq: number },
-): { epoch: number; tag: bigint; seq: number } {
+/** What names an op in each of the messages about ops. */
+interface WireOp {
+  readonly epoch: string;
+  readonly tag: string;
+  readonly seq: number;
+  readonly from: string;
+  readonly to: string;
+}
+
+export function opFromWire(field: string, wire: WireOp): RingOp {
+  const from = integer(`${field}.from`, wire.from, 0);
+  const to = integer(`${field}.to`, wire.to, 0);
+  if ((from === 0) !== (to === 0)) throw new WireError(`${field}: from ${from} to ${to} is no pair of peers`);
   return {
     epoch: integer(`${field}.epoch`, wire.epoch, 1),
     tag: BigInt(wire.tag),
     seq: integer(`${field}.seq`, wire.seq, 0, UINT32_MAX),
+    from: from === 0 ? undefined : from,
+    to: to === 0 ? undefined : to,
   };
 }
 
-export function reportFromWire(wire: OpReport__Output): OpReport {
-  return { ...opKeyFromWire("ops", wire), state: enumOf("ops.state", OP_STATES, wire.state) };
+export function opToWire({ epoch, tag, seq, from, to }: RingOp): {
+  epoch: number;
+  tag: string;
+  seq: number;
+  from: number;
+  to: number;
+} {
+  return { epoch, tag: tag.toString(), seq, from: from ?? 0, to: to ?? 0 };
 }
 
-export function reportToWire({ epoch, tag, seq, state }: OpReport): WireOpReport {
-  return { epoch, tag: tag.toString(), seq, state: nameOf(OP_STATES, state) };
+export function reportFromWire(wire: OpReport__Output): OpReport {
+  return { ...opFromWire("ops", wire), state: enumOf("ops.state", OP_STATES, wire.state) };
+}
+
+export function reportToWire(report: OpReport): WireOpReport {
+  return { ...opToWire(report), state: nameOf(OP_STATES, report.state) };
 }
 
 function verdictFromWire(wire: OpVerdict__Output): OpVerdict {
-  return { ...opKeyFromWire("verdicts", wire), commit: wire.commit };
+  return { ...opFromWire("verdicts", wire), commit: wire.commit };
 }
 
 function failureFromWire(wire: LinkFailure__Output): LinkFailure {
@@ -249,6 +285,7 @@ function peerMessage(wire: WirePeerOutput): PeerMessage {
         protocolVersion: register.protocolVersion,
         group: integer("register.group", register.group, 0, GROUP_MAX),
         endpoint: endpointFromWire("register.endpoint", register.endpoint, false),
+        hostId: hostIdFromWire(register.hostId),
       };
     }
     case "attach": {
@@ -305,13 +342,13 @@ function peerMessage(wire: WirePeerOutput): PeerMessage {
       const stalled = present("stalled", wire.stalled);
       return {
         kind: "stalled",
-        ...opKeyFromWire("stalled", stalled),
+        ...opFromWire("stalled", stalled),
         missing: peerIds("stalled.missing", stalled.missing),
       };
     }
     case "abortAnswer": {
       const answer = present("abort_answer", wire.abortAnswer);
-      return { kind: "abort-answer", ...opKeyFromWire("abort_answer", answer), aborted: answer.aborted };
+      return { kind: "abort-answer", ...opFromWire("abort_answer", answer), aborted: answer.aborted };
     }
     case "leave":
       return { kind: "leave" };
@@ -327,8 +364,8 @@ export function peerMessageToWire({ seq, ack, message }: Envelope<PeerMessage>):
 function peerMessageBody(message: PeerMessage): WirePeerMessage {
   switch (message.kind) {
     case "register": {
-      const { protocolVersion, group, endpoint } = message;
-      return { register: { protocolVersion, group, endpoint } };
+      const { protocolVersion, group, endpoint, hostId } = message;
+      return { register: { protocolVersion, group, endpoint, hostId } };
     }
     case "attach": {
       const { protocolVersion, peerId, secret, received } = message;
@@ -372,14 +409,10 @@ function peerMessageBody(message: PeerMessage): WirePeerMessage {
     }
     case "withdraw":
       return { withdraw: { requestId: message.requestId } };
-    case "stalled": {
-      const { epoch, tag, seq, missing } = message;
-      return { stalled: { epoch, tag: tag.toString(), seq, missing: [...missing] } };
-    }
-    case "abort-answer": {
-      const { epoch, tag, seq, aborted } = message;
-      return { abortAnswer: { epoch, tag: tag.toString(), seq, aborted } };
-    }
+    case "stalled":
+      return { stalled: { ...opToWire(message), missing: [...message.missing] } };
+    case "abort-answer":
+      return { abortAnswer: { ...opToWire(message), aborted: message.aborted } };
     case "leave":
       return { leave: {} };
   }
@@ -439,7 +472,7 @@ function coordinatorMessage(wire: WireCoordinatorOutput): CoordinatorMessage {
       const abort = present("abort_op", wire.abortOp);
       return {
         kind: "abort-op",
-        ...opKeyFromWire("abort_op", abort),
+        ...opFromWire("abort_op", abort),
         missing: integer("abort_op.missing", abort.missing, 1),
       };
     }
@@ -528,20 +561,13 @@ function coordinatorMessageBody(message: CoordinatorMessage): WireCoordinatorMes
         install: {
           epoch: message.epoch,
           worldSize: message.worldSize,
-          verdicts: message.verdicts.map(({ epoch, tag, seq, commit }) => ({
-            epoch,
-            tag: tag.toString(),
-            seq,
-            commit,
-          })),
+          verdicts: message.verdicts.map((verdict) => ({ ...opToWire(verdict), commit: verdict.commit })),
           joined: [...message.joined],
           lost: [...message.lost],
         },
       };
-    case "abort-op": {
-      const { epoch, tag, seq, missing } = message;
-      return { abortOp: { epoch, tag: tag.toString(), seq, missing } };
-    }
+    case "abort-op":
+      return { abortOp: { ...opToWire(message), missing: message.missing } };
     case "pending-answer": {
       const { requestId, pending } = message;
       return { pendingAnswer: { requestId, pending } };

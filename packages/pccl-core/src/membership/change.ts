@@ -24,7 +24,7 @@ import {
   setCall,
   type Turn,
 } from "./state.js";
-import { decide, opKey } from "./verdicts.js";
+import { decide, opKey, takesPart } from "./verdicts.js";
 
 /** Starts the change that is due, if any. Returns whether one began. */
 export function beginDueChange(state: CoordinatorState, turn: Turn): boolean {
@@ -128,13 +128,25 @@ function planRings(
       }
       for (const id of old) ids.delete(id);
       const peerIds = orderAvoiding([...old, ...[...ids].sort((a, b) => a - b)], state.unlinkable);
-      return { ring: { group, epoch, peerIds }, ...relaysFor(peerIds, state.unlinkable) };
+      const hosts = hostNumbers(peerIds.map((id) => state.peers.get(id)?.hostId ?? ""));
+      return { ring: { group, epoch, peerIds, hosts }, ...relaysFor(peerIds, state.unlinkable) };
     });
   return {
     rings: plans.map((plan) => plan.ring),
     relays: plans.flatMap((plan) => plan.relays),
     stuck: plans.flatMap((plan) => plan.stuck),
   };
+}
+
+/** A number for each host, from 0 in the order in which they come; an empty id is a host of its own. */
+function hostNumbers(hostIds: readonly string[]): number[] {
+  const numbers = new Map<string, number>();
+  return hostIds.map((hostId, index) => {
+    const host = hostId === "" ? `peer ${index}` : `host ${hostId}`;
+    const number = numbers.get(host) ?? numbers.size;
+    numbers.set(host, number);
+    return number;
+  });
 }
 
 /** What one member has to know: its ring, and where the members are that it may have to dial. */
@@ -167,7 +179,9 @@ export function onReady(
   // The frozen ring stays the same until an Install, so reports of a Ready that came too late count as well.
   const frozen = peer.phase === "admitted" ? ringOf(state, peer.group)?.epoch : undefined;
   const reports = state.reports.get(peer.id) ?? new Map<string, OpReport>();
-  for (const report of ops) if (report.epoch === frozen) reports.set(opKey(report), report);
+  for (const report of ops) {
+    if (report.epoch === frozen && takesPart(report, peer.id)) reports.set(opKey(report), report);
+  }
   state.reports.set(peer.id, reports);
   const { change } = state;
   if (change?.epoch === epoch && change.preparing.has(peer.id)) change.ready.set(peer.id, failures);

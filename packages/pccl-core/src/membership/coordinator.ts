@@ -195,7 +195,7 @@ function register(
   state: CoordinatorState,
   turn: Turn,
   connection: ConnectionId,
-  { protocolVersion, group, endpoint }: PeerMessage & { kind: "register" },
+  { protocolVersion, group, endpoint, hostId }: PeerMessage & { kind: "register" },
 ): void {
   const mismatch = versionMismatch("register", protocolVersion);
   if (mismatch !== undefined) {
@@ -212,6 +212,7 @@ function register(
     secret: stranger?.secret ?? new Uint8Array(),
     group,
     endpoint: endpoint.host === "" ? { host: stranger?.address ?? "", port: endpoint.port } : endpoint,
+    hostId,
     channel: createChannel(),
     connection,
     phase: "pending",

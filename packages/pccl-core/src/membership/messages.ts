@@ -20,6 +20,8 @@ export interface Ring {
   /** The view in which this ring came to be: it names the ring's ops and links, and outlives views without changes. */
   readonly epoch: number;
   readonly peerIds: readonly number[];
+  /** For each of them a number that it has in common with those on the same host, and with nobody else. */
+  readonly hosts: readonly number[];
 }
 
 /** Two members that can't be linked directly, and the third one that passes their bytes on. */
@@ -54,17 +56,27 @@ export interface LostPeer extends JoinedPeer {
 
 export type OpState = "not-done" | "done" | "committed" | "aborted";
 
-export interface OpReport {
-  readonly epoch: number;
+/** Names an op within its ring. */
+export interface OpName {
   readonly tag: bigint;
+  /** Counts the ops with this tag; those between two members for each tag, sender and receiver. */
   readonly seq: number;
+  /** Of a send and its recv, both or none: the two members that alone take part. */
+  readonly from?: number | undefined;
+  readonly to?: number | undefined;
+}
+
+/** Names one op of one ring. */
+export interface RingOp extends OpName {
+  /** The ring's. */
+  readonly epoch: number;
+}
+
+export interface OpReport extends RingOp {
   readonly state: OpState;
 }
 
-export interface OpVerdict {
-  readonly epoch: number;
-  readonly tag: bigint;
-  readonly seq: number;
+export interface OpVerdict extends RingOp {
   readonly commit: boolean;
 }
 
@@ -101,6 +113,8 @@ export type PeerMessage =
       readonly protocolVersion: number;
       readonly group: number;
       readonly endpoint: Endpoint;
+      /** Equal for peers that can share memory; empty for one that shares none. */
+      readonly hostId: string;
     }
   /** The first message of a stream that takes the place of a broken one. */
   | {
@@ -121,21 +135,9 @@ export type PeerMessage =
   /** `epoch`: the ring's. */
   | { readonly kind: "link-lost"; readonly epoch: number; readonly peerId: number; readonly reason: string }
   /** An op of the ring with this epoch waits for members that haven't called it. */
-  | {
-      readonly kind: "stalled";
-      readonly epoch: number;
-      readonly tag: bigint;
-      readonly seq: number;
-      readonly missing: readonly number[];
-    }
+  | ({ readonly kind: "stalled"; readonly missing: readonly number[] } & RingOp)
   /** The answer to abort-op. */
-  | {
-      readonly kind: "abort-answer";
-      readonly epoch: number;
-      readonly tag: bigint;
-      readonly seq: number;
-      readonly aborted: boolean;
-    }
+  | ({ readonly kind: "abort-answer"; readonly aborted: boolean } & RingOp)
   | { readonly kind: "pending-vote"; readonly requestId: number }
   | { readonly kind: "topology-vote"; readonly requestId: number }
   | {
@@ -173,13 +175,7 @@ export type CoordinatorMessage =
       readonly lost: readonly LostPeer[];
     }
   /** Ends an op that waits for `missing`, which waits for this peer in another call; if it really still does. */
-  | {
-      readonly kind: "abort-op";
-      readonly epoch: number;
-      readonly tag: bigint;
-      readonly seq: number;
-      readonly missing: number;
-    }
+  | ({ readonly kind: "abort-op"; readonly missing: number } & RingOp)
   | { readonly kind: "pending-answer"; readonly requestId: number; readonly pending: boolean }
   | { readonly kind: "topology-answer"; readonly requestId: number; readonly changed: boolean }
   | {

@@ -37,6 +37,7 @@ import type {
   OpReport,
   OpVerdict,
   PeerMessage,
+  RingOp,
   View,
 } from "./messages.js";
 
@@ -44,6 +45,8 @@ export interface SessionConfig {
   readonly group: number;
   /** Empty host: the address that the coordinator sees. */
   readonly advertise: Endpoint;
+  /** Equal for peers that can share memory; empty for one that shares none. */
+  readonly hostId: string;
   /** How long to try to reach the coordinator again after the stream broke. */
   readonly coordinatorTimeoutMs: number;
 }
@@ -65,6 +68,8 @@ export interface EngineView {
   readonly peerId: number;
   readonly key: Uint8Array;
   readonly ring: readonly EngineMember[];
+  /** Parallel to the ring: members with the same number are on the same host. */
+  readonly hosts: readonly number[];
   readonly worldSize: number;
   /** A link without a sign of life for this long is broken. */
   readonly silenceMs: number;
@@ -74,14 +79,6 @@ export interface EngineView {
 
 export type EngineOpReport = Omit<OpReport, "epoch">;
 export type EngineOpVerdict = Omit<OpVerdict, "epoch">;
-
-/** Names one op of one ring. */
-export interface RingOp {
-  /** The ring's. */
-  readonly epoch: number;
-  readonly tag: bigint;
-  readonly seq: number;
-}
 
 export interface SessionState {
   readonly config: SessionConfig;
@@ -209,16 +206,12 @@ export function stepSession(state: SessionState, event: SessionEvent, nowMs: num
     case "link-lost":
       onLinkLost(state, turn, event);
       break;
-    case "stalled": {
-      const { epoch, tag, seq, missing } = event;
-      if (epoch === state.ring.epoch) send(state, turn, { kind: "stalled", epoch, tag, seq, missing });
+    case "stalled":
+      if (event.epoch === state.ring.epoch) send(state, turn, event);
       break;
-    }
-    case "abort-answered": {
-      const { epoch, tag, seq, aborted } = event;
-      send(state, turn, { kind: "abort-answer", epoch, tag, seq, aborted });
+    case "abort-answered":
+      send(state, turn, { ...event, kind: "abort-answer" });
       break;
-    }
     case "request":
       onRequest(state, turn, event.request);
       break;
@@ -227,13 +220,13 @@ export function stepSession(state: SessionState, event: SessionEvent, nowMs: num
 }
 
 function onConnected(state: SessionState, turn: Turn): void {
-  const { group, advertise } = state.config;
+  const { group, advertise, hostId } = state.config;
   state.heardAtMs = turn.nowMs;
   state.stream = "attaching";
   const protocolVersion = PROTOCOL_VERSION;
   if (state.phase === "connecting") {
     state.phase = "registering";
-    sendUnnumbered(state, turn, { kind: "register", protocolVersion, group, endpoint: advertise });
+    sendUnnumbered(state, turn, { kind: "register", protocolVersion, group, endpoint: advertise, hostId });
   } else {
     const { peerId, secret, channel } = state;
     sendUnnumbered(state, turn, {
@@ -328,11 +321,12 @@ function onNumbered(state: SessionState, turn: Turn, message: CoordinatorMessage
     case "install":
       return onInstall(state, turn, message);
     case "abort-op": {
-      const { epoch, tag, seq, missing } = message;
+      const { epoch, tag, seq, from, to, missing } = message;
+      const op: RingOp = { epoch, tag, seq, from, to };
       // Frozen, the op ends by its verdict.
       if (epoch === state.ring.epoch && state.preparing === undefined) {
-        turn.effects.push({ kind: "engine-abort", epoch, tag, seq, peerId: missing });
-      } else send(state, turn, { kind: "abort-answer", epoch, tag, seq, aborted: false });
+        turn.effects.push({ kind: "engine-abort", ...op, peerId: missing });
+      } else send(state, turn, { kind: "abort-answer", ...op, aborted: false });
       return;
     }
     case "pending-answer":
@@ -365,6 +359,7 @@ function onPrepare(state: SessionState, turn: Turn, view: View): void {
     !ring.peerIds.includes(state.peerId) ||
     ring.group !== state.config.group ||
     ring.epoch !== view.epoch ||
+    ring.hosts.length !== ring.peerIds.length ||
     view.epoch <= latest
   ) {
     return violation(state, turn, `Prepare of epoch ${view.epoch} doesn't hold together`);
@@ -397,6 +392,7 @@ function engineView(
       const { host, port } = endpoints.get(via ?? id) ?? { host: "", port: 0 };
       return via === undefined ? { peerId: id, host, port } : { peerId: id, host, port, via };
     }),
+    hosts: ring.hosts,
     worldSize,
     silenceMs: leaseMs,
     relays: relays.filter(({ via }) => via === peerId).map(({ a, b }) => ({ a, b })),
@@ -445,7 +441,7 @@ function onInstall(
       epoch,
       verdicts: verdicts
         .filter((verdict) => verdict.epoch === state.ring.epoch)
-        .map(({ tag, seq, commit }) => ({ tag, seq, commit })),
+        .map(({ tag, seq, from, to, commit }) => ({ tag, seq, from, to, commit })),
     });
     state.preparing = undefined;
     state.ring = preparing.view.ring;

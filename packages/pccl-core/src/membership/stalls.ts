@@ -6,8 +6,9 @@
  * *still* lacks that member's word, and only its yes makes the mismatch certain.
  */
 import { type Call, failCalls, peerNames } from "./calls.js";
-import type { PeerMessage } from "./messages.js";
+import type { OpName, PeerMessage } from "./messages.js";
 import { type CoordinatorState, type Peer, ringOf, send, type Stall, type Turn } from "./state.js";
+import { opKey } from "./verdicts.js";
 
 /** Reports kept of one peer: ops in flight are limited, and a newer report says as much. */
 const STALLS_MAX = 256;
@@ -15,11 +16,11 @@ const STALLS_MAX = 256;
 export function onStalled(
   state: CoordinatorState,
   peer: Peer,
-  { epoch, tag, seq, missing }: PeerMessage & { kind: "stalled" },
+  { epoch, tag, seq, from, to, missing }: PeerMessage & { kind: "stalled" },
 ): void {
   if (peer.phase !== "admitted" || ringOf(state, peer.group)?.epoch !== epoch) return;
   const stalls = state.stalls.get(peer.id) ?? [];
-  stalls.push({ epoch, tag, seq, missing, asked: undefined });
+  stalls.push({ epoch, tag, seq, from, to, missing, asked: undefined });
   if (stalls.length > STALLS_MAX) stalls.shift();
   state.stalls.set(peer.id, stalls);
 }
@@ -46,8 +47,8 @@ export function settleStalls(state: CoordinatorState, turn: Turn): boolean {
       const peer = state.peers.get(id);
       if (blocked === undefined || peer === undefined) continue;
       stall.asked = blocked;
-      const { epoch, tag, seq } = stall;
-      send(turn, peer, { kind: "abort-op", epoch, tag, seq, missing: blocked });
+      const { epoch, tag, seq, from, to } = stall;
+      send(turn, peer, { kind: "abort-op", epoch, tag, seq, from, to, missing: blocked });
       return true;
     }
   }
@@ -59,11 +60,11 @@ export function onAbortAnswer(
   state: CoordinatorState,
   turn: Turn,
   peer: Peer,
-  { epoch, tag, seq, aborted }: PeerMessage & { kind: "abort-answer" },
+  { aborted, ...op }: PeerMessage & { kind: "abort-answer" },
 ): void {
   const stalls = state.stalls.get(peer.id) ?? [];
   const isAnswered = (stall: Stall): boolean =>
-    stall.epoch === epoch && stall.tag === tag && stall.seq === seq && stall.asked !== undefined;
+    stall.epoch === op.epoch && opKey(stall) === opKey(op) && stall.asked !== undefined;
   const answered = stalls.find(isAnswered);
   state.stalls.set(
     peer.id,
@@ -77,6 +78,12 @@ export function onAbortAnswer(
   );
   const message =
     `Peers wait for each other in different calls: ${kind} (${peerNames(callers)}), ` +
-    `allReduce with tag ${tag} (peer ${peer.id}).`;
+    `${describeOp(op)} (peer ${peer.id}).`;
   failCalls(state, turn, callers, "ERR_PCCL_CALL_MISMATCH", message);
+}
+
+function describeOp({ tag, from, to }: OpName): string {
+  return from === undefined
+    ? `an op of the group with tag ${tag}`
+    : `a send from peer ${from} to peer ${to} with tag ${tag}`;
 }

@@ -15,6 +15,7 @@ import type {
   PeerMessage,
   Relay,
   Ring,
+  RingOp,
 } from "./messages.js";
 import type { Sync, SyncRecord } from "./sync.js";
 
@@ -40,6 +41,8 @@ export interface Peer {
   readonly secret: Uint8Array;
   readonly group: number;
   readonly endpoint: Endpoint;
+  /** Equal for peers that can share memory; empty for one that shares none. */
+  readonly hostId: string;
   readonly channel: Channel<CoordinatorMessage>;
   /** Undefined: detached, its stream broke and it hasn't attached again yet. */
   connection: ConnectionId | undefined;
@@ -77,11 +80,7 @@ export interface Change {
 }
 
 /** An op that a member waits in because others haven't called it. */
-export interface Stall {
-  /** The ring's. */
-  readonly epoch: number;
-  readonly tag: bigint;
-  readonly seq: number;
+export interface Stall extends RingOp {
   readonly missing: readonly PeerId[];
   /** Whom the member was asked to abort the op for; its answer is to come. */
   asked: PeerId | undefined;

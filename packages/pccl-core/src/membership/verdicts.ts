@@ -1,8 +1,13 @@
 /** The coordinator as arbiter: commit or abort for each op that was running when its members froze. */
-import type { OpReport, OpState, OpVerdict } from "./messages.js";
+import type { OpName, OpReport, OpState, OpVerdict } from "./messages.js";
 
-export function opKey({ tag, seq }: { readonly tag: bigint; readonly seq: number }): string {
-  return `${tag}/${seq}`;
+export function opKey({ tag, seq, from, to }: OpName): string {
+  return from === undefined ? `${tag}/${seq}` : `${tag}/${seq} from ${from} to ${to}`;
+}
+
+/** Whether this member takes part in the op; all do but in a send and its recv. */
+export function takesPart({ from, to }: OpName, peerId: number): boolean {
+  return from === undefined || peerId === from || peerId === to;
 }
 
 export interface Decision {
@@ -13,7 +18,8 @@ export interface Decision {
 
 /**
  * Verdicts for one group's ops of `epoch`. `reports` has one entry for each survivor: a living member of the
- * group in that epoch, all of them frozen.
+ * group in that epoch, all of them frozen, with its reports of ops that it takes part in. Of an op between two members
+ * only these two count.
  *
  * A member commits once it knows that *every* member is done (it holds its full result). Hence:
  * - Some survivor has committed: then every member was done, so every survivor holds its full result. Commit.
@@ -26,10 +32,10 @@ export interface Decision {
  * The order of the rules doesn't matter for honest reports: the first and the second exclude each other.
  */
 export function decide(epoch: number, reports: ReadonlyMap<number, ReadonlyMap<string, OpReport>>): Decision {
-  const survivors = [...reports];
-  const ops = new Map(survivors.flatMap(([, ofPeer]) => [...ofPeer]));
+  const ops = new Map([...reports].flatMap(([, ofPeer]) => [...ofPeer]));
   const contradictions: string[] = [];
-  const verdicts = [...ops].map(([key, { tag, seq }]): OpVerdict => {
+  const verdicts = [...ops].map(([key, { tag, seq, from, to }]): OpVerdict => {
+    const survivors = [...reports].filter(([peerId]) => takesPart({ tag, seq, from, to }, peerId));
     const states = survivors.map(([, ofPeer]): OpState | "unknown" => ofPeer.get(key)?.state ?? "unknown");
     const committed = states.includes("committed");
     const complete = states.every((state) => state === "done" || state === "committed");
@@ -37,7 +43,7 @@ export function decide(epoch: number, reports: ReadonlyMap<number, ReadonlyMap<s
       const seen = survivors.map(([peerId], index) => `peer ${peerId} ${states[index]}`).join(", ");
       contradictions.push(`op ${key} of epoch ${epoch}: ${seen}`);
     }
-    return { epoch, tag, seq, commit: committed || complete };
+    return { epoch, tag, seq, from, to, commit: committed || complete };
   });
   return { verdicts, contradictions };
 }

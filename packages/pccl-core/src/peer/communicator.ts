@@ -1,5 +1,4 @@
 /** A peer's handle on the world: collectives, topology and shared state. */
-import type { InstalledView, ReduceOp } from "@pccl/bindings";
 import { checkInteger, checkOneOf, checkOptions, describe } from "../base/check.js";
 import { type PcclError, pcclError } from "../base/errors.js";
 import type { SyncStrategy } from "../membership/messages.js";
@@ -9,25 +8,16 @@ import type { EngineOps } from "./engine-ops.js";
 import { checkListener, type CommunicatorEvents, Events } from "./events.js";
 import {
   type AllReduceCall,
-  type AllReduceResult,
-  type CheckedReduce,
-  checkReduce,
   checkReduceList,
-} from "./reduce-call.js";
+  type CollectiveCall,
+  type CollectiveResult,
+  type GroupView,
+} from "./collective-call.js";
+import { Collectives } from "./collectives.js";
 import { type AllReduceAllResult, reduceList } from "./reduce-list.js";
 import type { InstalledNotice } from "./session-protocol.js";
 import { SharedState } from "./shared-state.js";
 import { type SyncResult, syncWithGroup } from "./state-sync.js";
-import type { DType, Tensor } from "./tensor.js";
-
-export interface AllReduceOptions extends CallOptions {
-  /** Default "sum". */
-  readonly op?: ReduceOp;
-  /** Default: what the array's type says. "f16" and "bf16" are for a Uint16Array that holds their bits. */
-  readonly dtype?: DType;
-  /** Names the op among concurrent ones; 0 to 2^64-1, the same on every peer. Default 0. */
-  readonly tag?: bigint | number;
-}
 
 export interface AllReduceAllOptions extends CallOptions {
   /** Ops in flight at once, 1 to connect's `maxOpsInFlight`. Default 8, or that if it is less. */
@@ -46,7 +36,11 @@ export interface SyncOptions extends CallOptions {
 const STRATEGIES = ["enforce-popular", "receive-only", "send-only"] as const;
 const IN_FLIGHT_DEFAULT = 8;
 
-export class Communicator {
+/**
+ * What this peer knows of the world changes only between turns of the event loop, with the events of a view, so that
+ * what is read of it in one go fits together, and buffers can be shaped by it.
+ */
+export class Communicator extends Collectives {
   readonly #ops: EngineOps;
   readonly #session: ControlSession;
   readonly #events = new Events();
@@ -54,20 +48,28 @@ export class Communicator {
   #controlCall: { readonly name: string; readonly besideOps: boolean } | undefined;
   /** Calls of allReduceAll in progress: between two of its ops there may be none in flight. */
   #lists = 0;
-  #lastView: InstalledView;
+  /** The view that listeners were told of last, or that this peer was admitted with. */
+  #view: InstalledNotice;
   /** Why the communicator can't be used any more. */
   #ended: PcclError | undefined;
   #closing: Promise<void> | undefined;
 
+  /** This peer's id: given by the coordinator, never reused while it lives. */
+  readonly peerId: number;
+
   /** Use `connect`. */
-  constructor(ops: EngineOps, session: ControlSession, view: InstalledNotice) {
+  constructor(ops: EngineOps, session: ControlSession, peerId: number, view: InstalledNotice) {
+    super();
     this.#ops = ops;
     this.#session = session;
-    this.#lastView = ops.view as InstalledView;
+    this.peerId = peerId;
+    this.#view = view;
     ops.viewTold(view.epoch);
     session.unref();
     session.listen({
       onView: (later) => {
+        if (this.#ended !== undefined) return;
+        this.#view = later;
         this.#events.tellView(this.peerId, later);
         ops.viewTold(later.epoch);
       },
@@ -77,29 +79,29 @@ export class Communicator {
     });
   }
 
-  /** This peer's id: given by the coordinator, never reused while it lives. */
-  get peerId(): number {
-    return this.#view().peerId;
-  }
-
   /** Position in the group's ring, from 0; may change with every epoch. */
   get rank(): number {
-    return this.#view().rank;
+    return this.#view.ring.indexOf(this.peerId);
+  }
+
+  /** Ids of the admitted peers of this peer's group, itself among them, in rank order; may change with every epoch. */
+  get peers(): readonly number[] {
+    return this.#view.ring;
   }
 
   /** Admitted peers over all groups. */
   get worldSize(): number {
-    return this.#view().worldSize;
+    return this.#view.worldSize;
   }
 
-  /** Admitted peers of this peer's group: those an all-reduce combines. */
+  /** Admitted peers of this peer's group: those that a collective op is among. */
   get groupWorldSize(): number {
-    return this.#view().groupSize;
+    return this.#view.ring.length;
   }
 
   /** Number of the installed view; every change of membership or topology makes a higher one. */
   get epoch(): number {
-    return this.#view().epoch;
+    return this.#view.epoch;
   }
 
   /**
@@ -154,27 +156,6 @@ export class Communicator {
   }
 
   /**
-   * Combines `send` of all peers of the group, element by element, into `recv` on each of them, with the same
-   * bits everywhere. Without `recv`, or with the same array, in place. Any typed array but Uint8ClampedArray, the
-   * same type and length on every peer; a Uint16Array holds u16, or f16 or bf16 with that `dtype`.
-   *
-   * Integers: `sum` and `prod` wrap around; `avg` divides the sum, wrapped around, and rounds toward zero. Floating
-   * point rounds to nearest, ties to even; f16 and bf16 are combined in f32 and rounded each time that a peer adds
-   * its contribution. A NaN anywhere gives NaN, for `max` and `min` too, and -0 is less than +0.
-   *
-   * The memory must not be touched until the promise settles, and its buffer can't be transferred any more.
-   *
-   * On failure an in-place array holds the caller's values again, and `send` of an out-of-place op was never
-   * written (`recv` is unspecified). ERR_PCCL_PEER_LOST is retryable: the survivors' view is then installed.
-   */
-  async allReduce(send: Tensor, recv?: Tensor, options: AllReduceOptions = {}): Promise<AllReduceResult> {
-    checkOptions("allReduce", options, ["op", "dtype", "tag", ...CALL_OPTION_KEYS]);
-    const { op, dtype, tag } = options;
-    const checked = checkReduce("allReduce", { send, recv, op, dtype, tag });
-    return await limited("allReduce", options, (signal) => this.#reduce("allReduce", checked, signal));
-  }
-
-  /**
    * Runs several all-reduces, at most `maxInFlight` at once, and makes each one again on the survivors when a
    * change of membership aborts it, until all are committed or this peer is the last of its group. Every peer must
    * pass the same list. Rejects with the first error that a retry can't cure, after withdrawing the other ops. Those
@@ -198,7 +179,7 @@ export class Communicator {
     return await limited(call, options, async (signal) => {
       this.#lists++;
       try {
-        return await reduceList((one, end) => this.#reduce(call, one, end), checked, slots, signal);
+        return await reduceList((one, end) => this.#run(call, one, end), checked, slots, signal);
       } finally {
         this.#lists--;
       }
@@ -244,15 +225,21 @@ export class Communicator {
     await this.close();
   }
 
-  async #reduce(
-    call: string,
-    checked: CheckedReduce,
-    signal: AbortSignal | undefined,
-  ): Promise<AllReduceResult> {
-    this.#checkUsable(call);
-    if (this.#controlCall?.besideOps === false) throw callInProgress(call, this.#controlCall.name);
-    const { worldSize, epoch, txBytes, rxBytes, seconds } = await this.#ops.allReduce(checked, signal);
-    return { worldSize, epoch, txBytes, rxBytes, seconds };
+  protected override async collective(
+    name: string,
+    options: CallOptions,
+    check: (group: GroupView) => CollectiveCall,
+  ): Promise<CollectiveResult> {
+    const call = check({ peerId: this.peerId, peers: this.peers });
+    return await limited(name, options, (signal) => this.#run(name, call, signal));
+  }
+
+  async #run(name: string, call: CollectiveCall, signal: AbortSignal | undefined): Promise<CollectiveResult> {
+    this.#checkUsable(name);
+    if (this.#controlCall?.besideOps === false) throw callInProgress(name, this.#controlCall.name);
+    const done = await this.#ops.collective(call, this.peers, signal);
+    const { worldSize, epoch, txBytes, rxBytes, seconds, algorithm, transport } = done;
+    return { worldSize, epoch, txBytes, rxBytes, seconds, algorithm, transport };
   }
 
   /**
@@ -289,16 +276,9 @@ export class Communicator {
     throw pcclError(code, `${call}: ${reason}`, { peerId, epoch, cause: this.#ended });
   }
 
-  /** After the end the last view stays readable, for logs and reports. */
-  #view(): InstalledView {
-    if (this.#ended === undefined) this.#lastView = this.#ops.view ?? this.#lastView;
-    return this.#lastView;
-  }
-
   /** Returns whether it ended just now. */
   #end(error: PcclError): boolean {
     if (this.#ended !== undefined) return false;
-    this.#view();
     this.#ended = error;
     this.#ops.close(error);
     return true;

@@ -1,6 +1,6 @@
 /** Makes a Communicator: the engine's listener, the control session, and the wait for admission. */
 import { formatAddress, isLoopback, parseAddress } from "../base/address.js";
-import { checkInteger, checkOptions, describe } from "../base/check.js";
+import { checkInteger, checkOneOf, checkOptions, describe } from "../base/check.js";
 import { type PcclError, pcclError } from "../base/errors.js";
 import {
   CONNECT_TIMEOUT_DEFAULT_MS,
@@ -36,13 +36,18 @@ export interface ConnectOptions extends CallOptions {
    * communicator ends with ERR_PCCL_COORDINATOR_LOST. Ops go on meanwhile. Default 60,000.
    */
   readonly coordinatorTimeoutMs?: number;
-  /** All-reduces that this peer may have in flight at once, 1 to 256. Default 16. */
+  /** Collective ops that this peer may have in flight at once, 1 to 256. Default 16. */
   readonly maxOpsInFlight?: number;
   /**
    * TCP connections that make up the link to each neighbour, 1 to 64, of which one suffices to go on; peers that
    * differ use the larger number. Several help where one connection can't fill the path. Default 1.
    */
   readonly connectionsPerPeer?: number;
+  /**
+   * What this peer's links to members on the same host are made of. "auto" (default): shared memory where both ends
+   * can, else TCP. "shm": shared memory, and a link that can't have it fails, with the reason. "tcp": TCP.
+   */
+  readonly transport?: "auto" | "shm" | "tcp";
   /** Called once registered, with this peer's id, while the members' consent is awaited. */
   readonly onPending?: (peerId: number) => void;
 }
@@ -55,9 +60,12 @@ const CONNECT_KEYS = [
   "coordinatorTimeoutMs",
   "maxOpsInFlight",
   "connectionsPerPeer",
+  "transport",
   "onPending",
   ...CALL_OPTION_KEYS,
 ] as const;
+
+const TRANSPORTS = ["auto", "shm", "tcp"] as const;
 
 /**
  * Registers with the coordinator at HOST:PORT (default port 48148) and resolves once admitted: at once in an
@@ -91,10 +99,11 @@ export async function connect(address: string, options: ConnectOptions = {}): Pr
     TIMEOUT_MAX_MS,
   );
   const connectionsPerPeer = integer("connectionsPerPeer", 1, 1, CONNECTIONS_PER_PEER_MAX);
+  const transport = checkOneOf("connect", "transport", options.transport ?? "auto", TRANSPORTS);
   const opsInFlightMax = integer("maxOpsInFlight", OPS_IN_FLIGHT_DEFAULT, 1, OPS_IN_FLIGHT_MAX);
 
   return await limited("connect", options, async (signal) => {
-    const ops = new EngineOps({ ...listen, connectionsPerPeer, opsInFlightMax });
+    const ops = new EngineOps({ ...listen, connectionsPerPeer, opsInFlightMax, transport });
     const session = new ControlSession(
       {
         engineId: ops.engineId,
@@ -104,6 +113,7 @@ export async function connect(address: string, options: ConnectOptions = {}): Pr
           host: advertise?.host ?? (anyAddress ? "" : listen.host),
           port: advertise?.port || ops.port,
         },
+        hostId: ops.hostId,
         connectTimeoutMs,
         coordinatorTimeoutMs,
       },
@@ -111,7 +121,7 @@ export async function connect(address: string, options: ConnectOptions = {}): Pr
     );
     try {
       const view = await admission(session, coordinator, signal);
-      return new Communicator(ops, session, view);
+      return new Communicator(ops, session, session.peerId as number, view);
     } catch (error) {
       const closed = error as PcclError;
       ops.close(closed);

@@ -11,8 +11,8 @@ import {
   type RingMember,
   type StateTensor,
 } from "@pccl/bindings";
-import { isPcclErrorCode, type PcclError, pcclError } from "../base/errors.js";
-import type { CheckedReduce } from "./reduce-call.js";
+import { InvalidArgumentError, isPcclErrorCode, type PcclError, pcclError } from "../base/errors.js";
+import { callName, type CollectiveCall } from "./collective-call.js";
 
 export type OpDone = Extract<OpEvent, { type: "op-done" }>;
 
@@ -21,6 +21,7 @@ export interface EngineOptions {
   readonly port: number;
   readonly connectionsPerPeer: number;
   readonly opsInFlightMax: number;
+  readonly transport: "auto" | "shm" | "tcp";
 }
 
 interface PendingOp {
@@ -35,8 +36,8 @@ export class EngineOps {
   readonly #pending = new Map<number, PendingOp>();
   /** The last view that listeners have been told of. */
   #toldEpoch = 0;
-  /** Ops that a change of view has ended, until listeners have been told of the view. */
-  #held: { readonly epoch: number; readonly event: OpEvent }[] = [];
+  /** What follows from a view that listeners haven't been told of yet. */
+  #waiting: { readonly epoch: number; readonly resolve: () => void }[] = [];
   #closed = false;
 
   /** Binds the data listener; throws ERR_PCCL_LISTEN_FAILED when the system refuses. */
@@ -47,6 +48,11 @@ export class EngineOps {
         for (const event of events) this.#onEvent(event);
       }),
     );
+  }
+
+  /** Equal in engines that can share memory; empty when `transport` is "tcp". */
+  get hostId(): string {
+    return this.#engine.hostId;
   }
 
   /** For attachEngine. */
@@ -70,17 +76,39 @@ export class EngineOps {
   }
 
   /**
-   * Runs an all-reduce to its end. An abort of `signal` withdraws it: it then rejects with ERR_PCCL_CANCELLED, unless
-   * it was too late to withdraw, in which case it ends as it would have. With a signal that has aborted before, the
-   * op is begun and withdrawn at once, so that the other members' calls of it end too.
+   * Runs a collective op to its end. It was shaped for a group of `peers`: if that isn't the installed one any more,
+   * and the call's shape depends on it or doesn't fit the new one, it rejects with ERR_PCCL_PEER_LOST.
+   *
+   * An abort of `signal` withdraws it: it then rejects with ERR_PCCL_CANCELLED, unless it was too late to withdraw, in
+   * which case it ends as it would have. With a signal that has aborted before, the op is begun and withdrawn at once,
+   * so that the other members' calls of it end too.
    */
-  async allReduce({ source, target, op, tag, dtype }: CheckedReduce, signal?: AbortSignal): Promise<OpDone> {
-    return await this.#run(
-      `allReduce(tag ${tag})`,
-      (engine) => engine.allReduce(source, target, op, tag, dtype),
-      (id) => this.#engine.cancel(id),
-      signal,
-    );
+  async collective(call: CollectiveCall, peers: readonly number[], signal?: AbortSignal): Promise<OpDone> {
+    const name = `${callName(call.kind)}(tag ${call.tag})`;
+    if (VIEW_BOUND.has(call.kind)) await this.#checkGroup(name, peers);
+    try {
+      return await this.#run(
+        name,
+        (engine) => engine.start(call),
+        (id) => this.#engine.cancel(id),
+        signal,
+      );
+    } catch (error) {
+      // The view may have been replaced after the caller has looked at it.
+      if (error instanceof InvalidArgumentError) await this.#checkGroup(name, peers);
+      throw error;
+    }
+  }
+
+  /** Rejects, once listeners have been told of the view, if the group isn't `peers` any more. */
+  async #checkGroup(name: string, peers: readonly number[]): Promise<void> {
+    const { view } = this;
+    if (view === undefined || view.members.join() === peers.join()) return;
+    if (view.epoch > this.#toldEpoch && !this.#closed) {
+      await new Promise<void>((resolve) => this.#waiting.push({ epoch: view.epoch, resolve }));
+    }
+    const message = `${name}: the view changed to epoch ${view.epoch} before it began`;
+    throw pcclError("ERR_PCCL_PEER_LOST", message, { epoch: view.epoch });
   }
 
   /** Pins and hashes tensors, and lets other peers fetch them until `release`. An abort of `signal` releases them. */
@@ -124,19 +152,19 @@ export class EngineOps {
     return await this.#run(call, (engine) => engine.fetchState(source, requests), abandon, signal);
   }
 
-  /** Listeners have been told of this view: ops that it has ended may settle. */
+  /** Listeners have been told of this view: what it has ended, and what has ended in it, may settle. */
   viewTold(epoch: number): void {
     this.#toldEpoch = epoch;
-    const held = this.#held;
-    this.#held = held.filter((op) => op.epoch > epoch);
-    for (const op of held) if (op.epoch <= epoch) this.#settle(op.event);
+    const waiting = this.#waiting;
+    this.#waiting = waiting.filter((entry) => entry.epoch > epoch);
+    for (const entry of waiting) if (entry.epoch <= epoch) entry.resolve();
   }
 
   /** Fails what is in flight, because of `error`. */
   close(error: PcclError): void {
     this.#closed = true;
     this.#engine.close();
-    for (const { event } of this.#held.splice(0)) this.#settle(event);
+    for (const { resolve } of this.#waiting.splice(0)) resolve();
     // The engine's own events for the other ops come later, and without the reason.
     for (const op of this.#pending.values()) {
       const { code, reason, peerId, epoch } = error;
@@ -171,12 +199,13 @@ export class EngineOps {
 
   #onEvent(event: EngineEvent): void {
     if (event.type !== "op-done" && event.type !== "op-failed") return;
-    // Who catches the loss of a peer finds that the listeners have heard of it, and so does who handles it here: the
-    // session's notice of the new view comes from another thread and may be the later one.
+    // Who catches the loss of a peer, or has a result of the view after it, finds that the listeners have heard of it:
+    // the session's notice of the new view comes from another thread and may be the later one.
     const byView = event.type === "op-failed" && event.error.code === "ERR_PCCL_PEER_LOST";
-    const epoch = (byView && !this.#closed ? this.view?.epoch : undefined) ?? 0;
-    if (epoch > this.#toldEpoch) this.#held.push({ epoch, event });
-    else this.#settle(event);
+    const epoch = event.type === "op-done" ? event.epoch : byView ? (this.view?.epoch ?? 0) : 0;
+    if (epoch > this.#toldEpoch && !this.#closed) {
+      this.#waiting.push({ epoch, resolve: () => this.#settle(event) });
+    } else this.#settle(event);
   }
 
   #settle(event: OpEvent): void {
@@ -192,7 +221,14 @@ export class EngineOps {
   }
 }
 
-const NATIVE_NAME = "all_reduce";
+/** Kinds whose buffers have a shape, or an order, that the ranks give them. */
+const VIEW_BOUND: ReadonlySet<CollectiveCall["kind"]> = new Set([
+  "reduce-scatter",
+  "all-gather",
+  "all-to-all",
+  "gather",
+  "scatter",
+]);
 
 let loaded: Addon | undefined;
 
@@ -212,9 +248,11 @@ function guard<T>(call: string, body: () => T): T {
 
 function toPcclError(error: unknown, call: string): PcclError {
   const { code, message = String(error), peerId, epoch } = error as Partial<NativeError>;
-  // Native code names its all-reduces itself, with what it knows of them, but not as this language writes it.
-  const named = message.startsWith(NATIVE_NAME)
-    ? `allReduce${message.slice(NATIVE_NAME.length)}`
+  // Native code names its collectives itself, with what it knows of them, but not as this language writes it.
+  const name = call.replace(/\W.*$/s, "");
+  const native = name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+  const named = new RegExp(`^${native}\\b`).test(message)
+    ? name + message.slice(native.length)
     : `${call}: ${message}`;
   return pcclError(isPcclErrorCode(code) ? code : "ERR_PCCL_INTERNAL", named, {
     peerId,

@@ -1,7 +1,7 @@
 /** Several all-reduces as one call: how many run at once, and what is made again. */
 import { setMaxListeners } from "node:events";
 import { PeerLostError } from "../base/errors.js";
-import type { AllReduceResult, CheckedReduce } from "./reduce-call.js";
+import type { AllReduceEngineCall, CollectiveResult } from "./collective-call.js";
 
 export interface AllReduceAllResult {
   /**
@@ -10,7 +10,7 @@ export interface AllReduceAllResult {
    */
   readonly outcome: "committed" | "alone";
   /** In the order of the calls. */
-  readonly results: readonly AllReduceResult[];
+  readonly results: readonly CollectiveResult[];
   /** Attempts that were aborted by a change of membership and made again. */
   readonly retriedOps: number;
 }
@@ -25,8 +25,8 @@ export interface AllReduceAllResult {
  * ops that it had come to, the next list would wait for ops that others have counted already.
  */
 export async function reduceList(
-  reduce: (call: CheckedReduce, signal: AbortSignal) => Promise<AllReduceResult>,
-  calls: readonly CheckedReduce[],
+  reduce: (call: AllReduceEngineCall, signal: AbortSignal) => Promise<CollectiveResult>,
+  calls: readonly AllReduceEngineCall[],
   slots: number,
   signal: AbortSignal | undefined,
 ): Promise<AllReduceAllResult> {
@@ -37,14 +37,14 @@ export async function reduceList(
   const onAbort = (): void => end.abort();
   if (signal?.aborted === true) onAbort();
   else signal?.addEventListener("abort", onAbort, { once: true });
-  const results = new Array<AllReduceResult>(calls.length);
+  const results = new Array<CollectiveResult>(calls.length);
   let next = 0;
   let retriedOps = 0;
   let firstError: { readonly error: unknown } | undefined;
   const runSlot = async (): Promise<void> => {
     for (let index = next++; index < calls.length; ) {
       try {
-        results[index] = await reduce(calls[index] as CheckedReduce, end.signal);
+        results[index] = await reduce(calls[index] as AllReduceEngineCall, end.signal);
       } catch (error) {
         if (error instanceof PeerLostError) {
           retriedOps++;

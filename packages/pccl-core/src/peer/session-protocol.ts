@@ -18,6 +18,8 @@ export interface SessionWorkerData {
   readonly group: number;
   /** Empty host: the address that the coordinator sees. */
   readonly advertise: { readonly host: string; readonly port: number };
+  /** Equal for peers that can share memory; empty for one that shares none. */
+  readonly hostId: string;
   /** How long to keep trying to reach the coordinator at first, and how long when it is gone later. */
   readonly connectTimeoutMs: number;
   readonly coordinatorTimeoutMs: number;

@@ -19,9 +19,9 @@ import type { SessionError, SessionNotice, SessionRequest, SessionWorkerData } f
 const port = parentPort;
 if (port === null) throw new Error("session-worker.js is the program of a worker thread");
 
-const { engineId, coordinator, group, advertise, connectTimeoutMs, coordinatorTimeoutMs } =
+const { engineId, coordinator, group, advertise, hostId, connectTimeoutMs, coordinatorTimeoutMs } =
   workerData as SessionWorkerData;
-const session = createSession({ group, advertise, coordinatorTimeoutMs });
+const session = createSession({ group, advertise, hostId, coordinatorTimeoutMs });
 /** What the engine said of the frozen epoch's ops, until it has prepared the next one. */
 let frozenOps: readonly OpReport[] = [];
 let engine: Engine | undefined;
@@ -62,8 +62,8 @@ function onEngineEvent(event: EngineEvent): void {
     case "link-lost":
       return onEvent({ kind: "link-lost", epoch: event.epoch, peerId: event.peerId, reason: event.reason });
     case "stalled": {
-      const { epoch, tag, seq, missing } = event;
-      return onEvent({ kind: "stalled", epoch, tag, seq, missing });
+      const { epoch, tag, seq, from, to, missing } = event;
+      return onEvent({ kind: "stalled", epoch, tag, seq, from, to, missing });
     }
     default:
     // Ops belong to the main thread's attachment, which gets their events.
@@ -103,9 +103,10 @@ function carryOut(effect: SessionEffect): void {
     case "engine-set-world":
       return engine?.setWorld(effect.epoch, effect.worldSize);
     case "engine-abort": {
-      const { epoch, tag, seq, peerId } = effect;
-      const aborted = engine?.abortIfMissing(epoch, tag, seq, peerId) ?? false;
-      return onEvent({ kind: "abort-answered", epoch, tag, seq, aborted });
+      const { epoch, tag, seq, from, to, peerId } = effect;
+      const op = { tag, seq, from, to };
+      const aborted = engine?.abortIfMissing(epoch, op, peerId) ?? false;
+      return onEvent({ kind: "abort-answered", epoch, ...op, aborted });
     }
     case "notify":
       return tell(effect.notice);

@@ -1,10 +1,10 @@
 /**
- * A model of the native engine's contract: views, and all-reduces that pass contributions round the ring and commit
- * by dissemination (docs/protocol.md, section 2). Bytes are left out; which states an op can be in, who can know
+ * A model of the native engine's contract: views, all-reduces that pass contributions round the ring, and sends from
+ * one member to another; all of them commit by dissemination (docs/protocol.md, section 2). Bytes are left out; which states an op can be in, who can know
  * what, and what a freeze interrupts are not.
  */
 import type { PcclErrorCode } from "../base/errors.js";
-import type { LinkFailure, OpState } from "../membership/messages.js";
+import type { LinkFailure, OpName, OpState, RingOp } from "../membership/messages.js";
 import { linked } from "../membership/ring.js";
 import type { EngineOpReport, EngineOpVerdict, EngineView } from "../membership/session.js";
 import { belongsTo, type Frame } from "./frames.js";
@@ -15,28 +15,30 @@ import type { Process, Thread } from "./process.js";
 /** An op that waits this long for a neighbour's call says so. */
 const STALLED_AFTER_MS = 1_000;
 
-export interface SimOp {
-  readonly tag: bigint;
-  /** The ring's. */
-  readonly epoch: number;
-  readonly seq: number;
+export interface SimOp extends RingOp {
+  /** Those who take part, in ring order; of two members the sender comes first. */
+  readonly participants: readonly number[];
+  /** Those whose contributions make the result: all of them, or the sender. */
+  readonly contributors: readonly number[];
   /** Count, dtype and reduction, as one number. */
   readonly descriptor: number;
   state: OpState;
   /** Why it was aborted. */
   code: PcclErrorCode | undefined;
-  /** What is summed, by peer, with the epoch in which that peer sent it. */
+  /** What is summed, or sent, by peer, with the epoch in which that peer sent it. */
   readonly contributions: Map<number, { readonly value: number; readonly epoch: number }>;
-  /** Neighbours in the ring that have called the op, too. */
+  /** Neighbours in the ring of participants that have called the op, too. */
   readonly calledBy: Set<number>;
-  /** Contributions that the next rank will get when it has called the op. */
+  /** Contributions that the next participant will get when it has called the op. */
   readonly unsent: number[];
   readonly heardRounds: Set<number>;
   sentRounds: number;
 }
 
-export interface OpCall {
-  readonly tag: bigint;
+/** An op's name without its number: ops with the same one are counted, and one of them is in flight at a time. */
+export type Series = Pick<OpName, "tag" | "from" | "to">;
+
+export interface OpCall extends Series {
   readonly descriptor: number;
   readonly value: number;
 }
@@ -46,6 +48,8 @@ export interface EngineHooks {
   onLinkLost(epoch: number, peerId: number, reason: string): void;
   onStalled(op: SimOp, missing: readonly number[]): void;
   onCalled(op: SimOp): void;
+  /** It was called while frozen, and the next view has no place for it. */
+  onNotBegun(op: SimOp): void;
   /** The op is committed or aborted. */
   onSettled(op: SimOp, view: EngineView): void;
 }
@@ -71,7 +75,7 @@ export class SimEngine {
   #preparing: Preparing | undefined;
   /** Ops of the installed ring by opKey, settled ones too: a freeze has to report them. */
   readonly #ops = new Map<string, SimOp>();
-  readonly #seqs = new Map<bigint, number>();
+  readonly #seqs = new Map<string, number>();
   /** Frames of ops that this peer hasn't posted yet. */
   readonly #unposted = new Map<string, { readonly from: number; readonly frame: Frame }[]>();
   /** Ops posted while frozen. */
@@ -86,19 +90,23 @@ export class SimEngine {
     this.#hooks = hooks;
   }
 
-  allReduce(call: OpCall): void {
+  /** An all-reduce of the ring, or with `from` and `to` a send between them. */
+  call(call: OpCall): void {
     if (this.#preparing !== undefined || this.view === undefined) this.#queued.push(call);
     else this.#start(call, this.view);
   }
 
-  /** Withdraws the op with this tag if it isn't done. False: it hasn't begun, and its caller alone knows of it. */
-  cancel(tag: bigint): boolean {
-    const queued = this.#queued.findIndex((call) => call.tag === tag);
+  /** Withdraws the op of this series if it isn't done. False: it hasn't begun, and its caller alone knows of it. */
+  cancel(series: Series): boolean {
+    const key = seriesKey(series);
+    const queued = this.#queued.findIndex((call) => seriesKey(call) === key);
     if (queued >= 0) {
       this.#queued.splice(queued, 1);
       return false;
     }
-    const op = [...this.#ops.values()].find((known) => known.tag === tag && known.state === "not-done");
+    const op = [...this.#ops.values()].find(
+      (known) => seriesKey(known) === key && known.state === "not-done",
+    );
     if (op === undefined || this.view === undefined || this.closed) return true;
     // Frozen, it has been reported as not done, so that the others' verdict will be the same.
     if (this.#preparing === undefined) this.#abort(op, this.view, "ERR_PCCL_CANCELLED");
@@ -107,11 +115,11 @@ export class SimEngine {
   }
 
   /** Aborts an op that waits for `peerId`'s call, unless that came after all. */
-  abortIfMissing(epoch: number, tag: bigint, seq: number, peerId: number): boolean {
-    const op = this.#ops.get(opKey(tag, seq));
+  abortIfMissing({ epoch, ...name }: RingOp, peerId: number): boolean {
+    const op = this.#ops.get(opKey(name));
     const { view } = this;
     if (this.#preparing !== undefined || view?.epoch !== epoch) return false;
-    if (op?.state !== "not-done" || op.calledBy.has(peerId) || !ringNeighbours(view).includes(peerId))
+    if (op?.state !== "not-done" || op.calledBy.has(peerId) || !neighboursIn(op, view).includes(peerId))
       return false;
     this.#abort(op, view, "ERR_PCCL_CALL_MISMATCH");
     return true;
@@ -132,7 +140,7 @@ export class SimEngine {
     });
     for (const id of preparing.missing) this.#build(view, id);
     if (preparing.missing.size === 0) this.#finishPrepare(preparing);
-    return [...this.#ops.values()].map(({ tag, seq, state }) => ({ tag, seq, state }));
+    return [...this.#ops.values()].map(({ tag, seq, from, to, state }) => ({ tag, seq, from, to, state }));
   }
 
   install(epoch: number, verdicts: readonly EngineOpVerdict[]): void {
@@ -140,23 +148,17 @@ export class SimEngine {
     if (preparing?.view.epoch !== epoch) throw new Error(`install of epoch ${epoch}, which is not prepared`);
     const { view: old } = this;
     for (const op of this.#ops.values()) {
-      const verdict = verdicts.find(({ tag, seq }) => tag === op.tag && seq === op.seq);
+      const verdict = verdicts.find((candidate) => opKey(candidate) === opKey(op));
       const commit = verdict?.commit ?? false;
       if (op.state === "committed" || op.state === "aborted") {
         if (commit !== (op.state === "committed")) {
           const other = commit ? "commit" : "abort";
-          throw new Violation(
-            "I1",
-            `${this.host}: op ${op.tag}/${op.seq} is ${op.state}, the verdict is ${other}`,
-          );
+          throw new Violation("I1", `${this.host}: op ${opKey(op)} is ${op.state}, the verdict is ${other}`);
         }
         continue;
       }
       if (commit && op.state !== "done") {
-        throw new Violation(
-          "I2",
-          `${this.host}: commit of op ${op.tag}/${op.seq}, whose result it doesn't hold`,
-        );
+        throw new Violation("I2", `${this.host}: commit of op ${opKey(op)}, whose result it doesn't hold`);
       }
       if (old === undefined) continue;
       this.#settle(op, commit ? "committed" : "aborted", old, commit ? undefined : "ERR_PCCL_PEER_LOST");
@@ -265,14 +267,20 @@ export class SimEngine {
     this.thread.after(0, () => this.#hooks.onPrepared(preparing.view.epoch, failures));
   }
 
-  #start({ tag, descriptor, value }: OpCall, view: EngineView): void {
-    const seq = this.#seqs.get(tag) ?? 0;
-    this.#seqs.set(tag, seq + 1);
+  #start({ tag, from, to, descriptor, value }: OpCall, view: EngineView): void {
+    const series = seriesKey({ tag, from, to });
+    const seq = this.#seqs.get(series) ?? 0;
     const { epoch } = view;
+    const ring = view.ring.map(({ peerId }) => peerId);
+    const participants = from === undefined || to === undefined ? ring : [from, to];
     const op: SimOp = {
       tag,
+      from,
+      to,
       epoch,
       seq,
+      participants,
+      contributors: from === undefined ? ring : [from],
       descriptor,
       state: "not-done",
       code: undefined,
@@ -282,18 +290,25 @@ export class SimEngine {
       heardRounds: new Set(),
       sentRounds: 0,
     };
-    const key = opKey(tag, seq);
+    if (!participants.every((id) => ring.includes(id))) {
+      // The view that it waited for came without the other one: the op takes no number, and nobody else knows of it.
+      op.state = "aborted";
+      op.code = "ERR_PCCL_PEER_LOST";
+      return this.#hooks.onNotBegun(op);
+    }
+    this.#seqs.set(series, seq + 1);
+    const key = opKey(op);
     this.#ops.set(key, op);
     this.#hooks.onCalled(op);
-    for (const id of ringNeighbours(view))
-      this.#send(view, id, { kind: "called", epoch, tag, seq, descriptor });
-    this.#contribute(op, view, view.peerId, value, epoch);
-    for (const { from, frame } of this.#unposted.get(key) ?? []) this.#take(from, frame);
+    for (const id of neighboursIn(op, view))
+      this.#send(view, id, { kind: "called", ...nameOfOp(op), descriptor });
+    if (op.contributors.includes(view.peerId)) this.#contribute(op, view, view.peerId, value, epoch);
+    for (const early of this.#unposted.get(key) ?? []) this.#take(early.from, early.frame);
     this.#unposted.delete(key);
     if (op.state !== "not-done") return;
     this.thread.after(STALLED_AFTER_MS, () => {
       if (op.state !== "not-done" || this.#preparing !== undefined || this.view?.epoch !== epoch) return;
-      const missing = ringNeighbours(view).filter((id) => !op.calledBy.has(id));
+      const missing = neighboursIn(op, view).filter((id) => !op.calledBy.has(id));
       if (missing.length > 0 && !this.closed) this.#hooks.onStalled(op, missing);
     });
   }
@@ -301,7 +316,7 @@ export class SimEngine {
   #take(from: number, frame: Frame): void {
     const { view } = this;
     if (view === undefined || !belongsTo(frame, view)) return;
-    const key = opKey(frame.tag, frame.seq);
+    const key = opKey(frame);
     const op = this.#ops.get(key);
     if (op === undefined) return this.#keep(view, key, from, frame);
     switch (frame.kind) {
@@ -321,13 +336,14 @@ export class SimEngine {
   #keep(view: EngineView, key: string, from: number, frame: Frame): void {
     const known = this.#unposted.get(key) ?? [];
     const isOver =
-      (this.#seqs.get(frame.tag) ?? 0) > frame.seq || known.some((kept) => kept.frame.kind === "abort");
+      (this.#seqs.get(seriesKey(frame)) ?? 0) > frame.seq ||
+      known.some((kept) => kept.frame.kind === "abort");
     if (isOver) return;
     if (frame.kind === "abort") {
-      for (const id of linkedPeersOf(view)) this.#send(view, id, frame);
+      if (frame.from === undefined) for (const id of linkedPeersOf(view)) this.#send(view, id, frame);
       if (frame.code === "ERR_PCCL_CALL_MISMATCH") {
         // This peer hears of the mismatch from the call that it waits in; its next op is the others' next one.
-        this.#seqs.set(frame.tag, frame.seq + 1);
+        this.#seqs.set(seriesKey(frame), frame.seq + 1);
         this.#unposted.delete(key);
         return;
       }
@@ -339,35 +355,40 @@ export class SimEngine {
     op.calledBy.add(from);
     if (op.state === "aborted") return;
     if (descriptor !== op.descriptor) return this.#abort(op, view, "ERR_PCCL_DESCRIPTOR_MISMATCH");
-    if (from === atDistance(view, 1)) for (const id of op.unsent.splice(0)) this.#forward(op, view, id);
+    if (from === atDistance(op, view, 1)) for (const id of op.unsent.splice(0)) this.#forward(op, view, id);
+    this.#finish(op, view);
   }
 
   #contribute(op: SimOp, view: EngineView, peerId: number, value: number, epoch: number): void {
     if (op.state !== "not-done" || op.contributions.has(peerId)) return;
     op.contributions.set(peerId, { value, epoch });
     this.#forward(op, view, peerId);
-    if (op.contributions.size < view.ring.length) return;
+    this.#finish(op, view);
+  }
+
+  /** Done is who holds the whole result; who sends must have sent it. */
+  #finish(op: SimOp, view: EngineView): void {
+    const isSent = op.from === undefined || op.unsent.length === 0;
+    if (op.state !== "not-done" || op.contributions.size < op.contributors.length || !isSent) return;
     op.state = "done";
     this.#disseminate(op, view);
   }
 
   #forward(op: SimOp, view: EngineView, peerId: number): void {
-    const next = atDistance(view, 1);
-    const { tag, epoch, seq } = op;
+    const next = atDistance(op, view, 1);
     const value = op.contributions.get(peerId)?.value;
     if (value === undefined || next === view.peerId || next === peerId) return;
     if (!op.calledBy.has(next)) op.unsent.push(peerId);
-    else this.#send(view, next, { kind: "contribution", epoch, tag, seq, peerId, value });
+    else this.#send(view, next, { kind: "contribution", ...nameOfOp(op), peerId, value });
   }
 
   /** Round k goes out once rounds 0 to k-1 were heard; whoever has heard all knows that all are done. */
   #disseminate(op: SimOp, view: EngineView): void {
     if (op.state !== "done") return;
-    const rounds = Math.ceil(Math.log2(view.ring.length));
-    const { tag, epoch, seq } = op;
+    const rounds = Math.ceil(Math.log2(op.participants.length));
     while (op.sentRounds < rounds && (op.sentRounds === 0 || op.heardRounds.has(op.sentRounds - 1))) {
       const round = op.sentRounds++;
-      this.#send(view, atDistance(view, 2 ** round), { kind: "done", epoch, tag, seq, round });
+      this.#send(view, atDistance(op, view, 2 ** round), { kind: "done", ...nameOfOp(op), round });
     }
     if (op.sentRounds === rounds && (rounds === 0 || op.heardRounds.has(rounds - 1))) {
       this.#settle(op, "committed", view, undefined);
@@ -376,10 +397,10 @@ export class SimEngine {
 
   #abort(op: SimOp, view: EngineView, code: PcclErrorCode): void {
     if (op.state === "committed")
-      throw new Violation("I1", `${this.host}: abort of op ${op.tag}/${op.seq}, which committed`);
+      throw new Violation("I1", `${this.host}: abort of op ${opKey(op)}, which committed`);
     if (op.state === "aborted") return;
-    const { tag, epoch, seq } = op;
-    for (const id of linkedPeersOf(view)) this.#send(view, id, { kind: "abort", epoch, tag, seq, code });
+    const hearers = op.from === undefined ? linkedPeersOf(view) : neighboursIn(op, view);
+    for (const id of hearers) this.#send(view, id, { kind: "abort", ...nameOfOp(op), code });
     this.#settle(op, "aborted", view, code);
   }
 
@@ -400,8 +421,17 @@ export class SimEngine {
   }
 }
 
-function opKey(tag: bigint, seq: number): string {
-  return `${tag}/${seq}`;
+/** Its own, not membership/verdicts.ts', so that a mistake there shows. */
+function opKey(op: OpName): string {
+  return `${seriesKey(op)} #${op.seq}`;
+}
+
+export function seriesKey({ tag, from, to }: Series): string {
+  return from === undefined ? `${tag}` : `${tag}: ${from} to ${to}`;
+}
+
+function nameOfOp({ epoch, tag, seq, from, to }: RingOp): RingOp {
+  return { epoch, tag, seq, from, to };
 }
 
 /** Peers of different worlds can't take each other for members: their keys differ. */
@@ -409,23 +439,20 @@ function nameOf(view: EngineView, peerId: number): string {
   return `${view.key.join("")}/${peerId}`;
 }
 
-function rankOf(view: EngineView): number {
-  return view.ring.findIndex((member) => member.peerId === view.peerId);
+/** Which of the op's participants comes so many after the view's owner. */
+function atDistance({ participants }: SimOp, { peerId }: EngineView, distance: number): number {
+  return participants[(participants.indexOf(peerId) + distance) % participants.length] ?? peerId;
 }
 
-function atDistance(view: EngineView, distance: number): number {
-  return view.ring[(rankOf(view) + distance) % view.ring.length]?.peerId ?? view.peerId;
-}
-
-/** The ranks before and after the owner's, between which an op's data moves. */
-function ringNeighbours(view: EngineView): number[] {
-  const ids = new Set([atDistance(view, 1), atDistance(view, view.ring.length - 1)]);
+/** The participants before and after the view's owner, between which the op's data moves. */
+function neighboursIn(op: SimOp, view: EngineView): number[] {
+  const ids = new Set([atDistance(op, view, 1), atDistance(op, view, op.participants.length - 1)]);
   return [...ids].filter((id) => id !== view.peerId);
 }
 
 /** Members that `view` links its owner with. */
 function linkedPeersOf(view: EngineView): number[] {
-  const rank = rankOf(view);
+  const rank = view.ring.findIndex((member) => member.peerId === view.peerId);
   return view.ring.filter((_, other) => linked(rank, other, view.ring.length)).map((member) => member.peerId);
 }
 

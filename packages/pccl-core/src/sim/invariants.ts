@@ -8,7 +8,7 @@ import type { EngineView } from "../membership/session.js";
 import type { SimOp } from "./engine.js";
 import type { SimPeer } from "./peer.js";
 import type { Outcome } from "./program.js";
-import { describeMessage } from "./trace.js";
+import { describeMessage, opName } from "./trace.js";
 
 export class Violation extends Error {
   readonly rule: string;
@@ -38,6 +38,7 @@ interface KnownOp {
 
 const COUNTED = [
   "commits",
+  "sends",
   "aborts",
   "installs",
   "growths",
@@ -100,12 +101,13 @@ export class Invariants {
 
   /** I1 to I4: one verdict for each op, and one result, of exactly its ring. Returns the op's sum. */
   onSettled(peer: SimPeer, op: SimOp, view: EngineView): number {
-    const name = opName(peer, op);
+    const name = nameIn(peer, op);
     const known = this.#op(peer, op);
     const sum = [...op.contributions.values()].reduce((total, { value }) => (total + value) | 0, 0);
-    // What a removed peer gave up by itself binds nobody: the verdict is that of the others.
+    // What a peer gave up that is gone now, or was removed, binds nobody: the verdict is that of the others.
     const { state, by } = known.settled ?? {};
-    if (state === "aborted" && by !== undefined && this.#removed.has(by)) known.settled = undefined;
+    const isGone = by !== undefined && (this.#removed.has(by) || !by.alive || by.user.result !== undefined);
+    if (state === "aborted" && isGone) known.settled = undefined;
     const isVoid = op.state === "aborted" && this.#removed.has(peer);
     if (known.settled !== undefined && known.settled.state !== op.state && !isVoid) {
       throw new Violation(
@@ -115,16 +117,20 @@ export class Invariants {
     }
     if (op.state === "committed") {
       this.counts.commits++;
+      if (op.from === peer.peerId) this.counts.sends++;
       this.#checkIndependence(peer, name, known.calledAtMs);
-      const ring = view.ring.map((member) => member.peerId);
       const late = [...op.contributions].filter(([, { epoch }]) => epoch !== op.epoch);
       if (op.epoch !== view.epoch || late.length > 0) {
         throw new Violation("I3", `${name}: ${peer.host} took bytes of ring ${late[0]?.[1].epoch}`);
       }
-      if (op.contributions.size !== ring.length || ring.some((id) => !op.contributions.has(id))) {
+      const contributors = op.from === undefined ? view.ring.map((member) => member.peerId) : [op.from];
+      if (
+        op.contributions.size !== contributors.length ||
+        contributors.some((id) => !op.contributions.has(id))
+      ) {
         throw new Violation(
           "I3",
-          `${name}: ${[...op.contributions.keys()].join()} is not the ring ${ring.join()}`,
+          `${name}: it has what ${[...op.contributions.keys()].join()} gave, and not ${contributors.join()}`,
         );
       }
       if (known.settled !== undefined && known.settled.sum !== sum) {
@@ -142,14 +148,15 @@ export class Invariants {
   }
 
   /** Epochs only rise, and one epoch has one view on all peers. */
-  onInstalled(peer: SimPeer, { viewEpoch, epoch, ring, worldSize }: EngineView): void {
+  onInstalled(peer: SimPeer, { viewEpoch, epoch, ring, hosts, worldSize }: EngineView): void {
     this.counts.installs++;
     if (ring.some(({ via }) => via !== undefined)) this.counts.relayed++;
     const last = this.#epochs.get(peer) ?? 0;
     if (viewEpoch <= last) throw new Violation("epochs", `${peer.host} installs ${viewEpoch} after ${last}`);
     this.#epochs.set(peer, viewEpoch);
     const name = `${peer.generation}, group ${peer.group} in epoch ${viewEpoch}`;
-    const text = `ring ${epoch} = [${ring.map((member) => member.peerId).join()}] of ${worldSize}`;
+    const members = ring.map(({ peerId }, index) => `${peerId} on ${hosts[index]}`);
+    const text = `ring ${epoch} = [${members.join()}] of ${worldSize}`;
     const known = this.#views.get(name);
     if (known !== undefined && known !== text)
       throw new Violation("views", `${name} is ${known} and ${text}`);
@@ -220,9 +227,9 @@ export class Invariants {
 
   /** I4, and errors come to those alone who gave a reason for them. */
   onOutcome(peer: SimPeer, outcome: Outcome): void {
-    const codes =
-      outcome.kind === "error" ? [outcome.code] : outcome.kind === "reduced" ? outcome.results.values() : [];
-    for (const code of codes) {
+    const results =
+      outcome.kind === "error" ? [outcome.code] : outcome.kind === "ops" ? outcome.results.values() : [];
+    for (const code of results) {
       const unfounded =
         (code === "ERR_PCCL_CALL_MISMATCH" && !this.#facts.deviates && !this.#facts.withdraws) ||
         (code === "ERR_PCCL_DESCRIPTOR_MISMATCH" && !this.#facts.misfits) ||
@@ -272,7 +279,7 @@ export class Invariants {
   }
 
   #op(peer: SimPeer, op: SimOp): KnownOp {
-    const name = opName(peer, op);
+    const name = nameIn(peer, op);
     let known = this.#ops.get(name);
     if (known === undefined)
       this.#ops.set(name, (known = { descriptors: new Set(), calledAtMs: 0, settled: undefined }));
@@ -280,6 +287,6 @@ export class Invariants {
   }
 }
 
-function opName(peer: SimPeer, { epoch, tag, seq }: SimOp): string {
-  return `world ${peer.generation}, group ${peer.group}, op ${epoch}:${tag}/${seq}`;
+function nameIn(peer: SimPeer, op: SimOp): string {
+  return `world ${peer.generation}, group ${peer.group}, ${opName(op)}`;
 }

@@ -9,7 +9,7 @@ import {
   tickIntervalMs,
 } from "../membership/session.js";
 import type { SessionNotice, SessionRequest } from "../membership/session-protocol.js";
-import type { CoordinatorMessage, Envelope, PeerMessage } from "../membership/messages.js";
+import type { CoordinatorMessage, Envelope, PeerMessage, RingOp } from "../membership/messages.js";
 import { COORDINATOR_HOST, type ControlStream, type SimCoordinator } from "./coordinator.js";
 import { type EngineHooks, SimEngine, type SimOp } from "./engine.js";
 import type { Invariants } from "./invariants.js";
@@ -35,6 +35,7 @@ export interface PeerSurroundings {
 export interface PeerOptions extends UserOptions {
   readonly host: string;
   readonly group: number;
+  readonly hostId: string;
   readonly coordinatorTimeoutMs: number;
 }
 
@@ -72,8 +73,8 @@ export class SimPeer {
     this.#random = around.network.random(options.host);
     this.#worker = process.thread();
     this.main = process.thread();
-    const { host, group, coordinatorTimeoutMs } = options;
-    this.session = createSession({ group, advertise: { host, port: 1 }, coordinatorTimeoutMs });
+    const { host, group, hostId, coordinatorTimeoutMs } = options;
+    this.session = createSession({ group, advertise: { host, port: 1 }, hostId, coordinatorTimeoutMs });
     this.engine = new SimEngine(host, this.#worker, around.plane, this.#engineHooks());
     this.user = new SimUser(this, this.main, options, around);
   }
@@ -228,9 +229,10 @@ export class SimPeer {
           this.engine.setWorld(effect.epoch, effect.worldSize);
           break;
         case "engine-abort": {
-          const { epoch, tag, seq, peerId } = effect;
-          const aborted = this.engine.abortIfMissing(epoch, tag, seq, peerId);
-          this.#worker.after(0, () => this.#onEvent({ kind: "abort-answered", epoch, tag, seq, aborted }));
+          const { epoch, tag, seq, from, to, peerId } = effect;
+          const op: RingOp = { epoch, tag, seq, from, to };
+          const aborted = this.engine.abortIfMissing(op, peerId);
+          this.#worker.after(0, () => this.#onEvent({ kind: "abort-answered", ...op, aborted }));
           break;
         }
         case "notify":
@@ -282,15 +284,21 @@ export class SimPeer {
         this.trace(`lost the link to ${peerId} in ring ${epoch}: ${reason}`);
         this.#onEvent({ kind: "link-lost", epoch, peerId, reason });
       },
-      onStalled: ({ epoch, tag, seq }, missing) =>
-        this.#onEvent({ kind: "stalled", epoch, tag, seq, missing }),
+      onStalled: ({ epoch, tag, seq, from, to }, missing) =>
+        this.#onEvent({ kind: "stalled", epoch, tag, seq, from, to, missing }),
       onCalled: (op) => invariants.onOpCalled(this, op),
+      onNotBegun: (op) => this.user.onOpEnded(op, op.code ?? "no code"),
       onSettled: (op: SimOp, view: EngineView) => {
-        const { epoch, tag, seq, state, code } = op;
-        this.trace(`${opName(epoch, tag, seq)} ${state}${code === undefined ? "" : ` (${code})`}`);
+        const { state, code } = op;
+        this.trace(`${opName(op)} ${state}${code === undefined ? "" : ` (${code})`}`);
         const sum = invariants.onSettled(this, op, view);
         if (state === "committed") this.#around.onTaken(this.host, "commit");
-        if (this.alive) this.user.onOpEnded(tag, state === "committed" ? sum : (code ?? "no code"));
+        if (!this.alive) return;
+        const ring = view.ring.map((member) => member.peerId);
+        this.user.onOpEnded(
+          op,
+          state === "committed" ? { value: sum, epoch: op.epoch, ring } : (code ?? "no code"),
+        );
       },
     };
   }

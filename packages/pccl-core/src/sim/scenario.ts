@@ -54,6 +54,8 @@ export interface PlannedFault {
 export interface PlannedPeer {
   readonly host: string;
   readonly group: number;
+  /** What it says of the machine that it is on; faults take each host by itself all the same. */
+  readonly machine: string;
   readonly joinsAtMs: number;
   readonly clock: ClockError;
 }
@@ -129,6 +131,7 @@ export function drawScenario(seed: number): Scenario {
     (_, index): PlannedPeer => ({
       host: `h${index}`,
       group: random.below(groups),
+      machine: random.pick(["", "a", "b"]) as string,
       joinsAtMs: index < first ? random.between(0, 500) : random.between(500, troubleMs),
       clock: clock(),
     }),

@@ -166,7 +166,7 @@ class World {
     }
   }
 
-  #join({ host, group, clock }: PlannedPeer): void {
+  #join({ host, group, machine, clock }: PlannedPeer): void {
     this.#joining--;
     const { steps, coordinatorTimeoutMs } = this.#scenario;
     const process = new Process(this.#clock, this.#network.random(`${host} speed`), clock, () => {
@@ -177,7 +177,7 @@ class World {
     });
     const peer = new SimPeer(
       process,
-      { host, group, steps, coordinatorTimeoutMs, behaviour: this.#behaviourOf(host) },
+      { host, group, hostId: machine, steps, coordinatorTimeoutMs, behaviour: this.#behaviourOf(host) },
       {
         network: this.#network,
         plane: this.#plane,

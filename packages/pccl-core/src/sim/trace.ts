@@ -1,5 +1,5 @@
 /** The lines of a run, for people: when, who, what. */
-import type { CoordinatorMessage, PeerMessage } from "../membership/messages.js";
+import type { CoordinatorMessage, PeerMessage, RingOp } from "../membership/messages.js";
 
 export interface TraceLine {
   readonly atMs: number;
@@ -32,13 +32,13 @@ export function describeMessage(message: CoordinatorMessage | PeerMessage): stri
     }
     case "install": {
       const verdicts = message.verdicts.map(
-        ({ epoch, tag, seq, commit }) => `${opName(epoch, tag, seq)} ${commit ? "commit" : "abort"}`,
+        (verdict) => `${opName(verdict)} ${verdict.commit ? "commit" : "abort"}`,
       );
       return `install epoch ${message.epoch}${list(": ", verdicts)}`;
     }
     case "ready": {
       const failures = message.failures.map(({ peerId }) => `no link to ${peerId}`);
-      const ops = message.ops.map(({ epoch, tag, seq, state }) => `${opName(epoch, tag, seq)} ${state}`);
+      const ops = message.ops.map((op) => `${opName(op)} ${op.state}`);
       return `ready epoch ${message.epoch}${list(": ", [...failures, ...ops])}`;
     }
     case "sync-offer":
@@ -54,8 +54,8 @@ export function describeMessage(message: CoordinatorMessage | PeerMessage): stri
   }
 }
 
-export function opName(epoch: number, tag: bigint, seq: number): string {
-  return `op ${epoch}:${tag}${seq === 0 ? "" : `/${seq}`}`;
+export function opName({ epoch, tag, seq, from, to }: RingOp): string {
+  return `op ${epoch}:${tag}${from === undefined ? "" : ` from ${from} to ${to}`}${seq === 0 ? "" : `/${seq}`}`;
 }
 
 function contentName(hash: string | undefined): string {

@@ -1,8 +1,17 @@
 /** A simulated peer's main thread: its program, and the calls that it makes as peer/communicator.ts would. */
 import type { SessionReplies, SessionRequest, SyncPlanReply } from "../membership/session-protocol.js";
+import { seriesKey, type SimOp } from "./engine.js";
 import type { PeerSurroundings, SimPeer } from "./peer.js";
 import type { Thread } from "./process.js";
-import { type Call, type Deviation, type Outcome, type Program, trainingProgram } from "./program.js";
+import {
+  type Call,
+  type Deviation,
+  type OpResult,
+  type Outcome,
+  type Program,
+  type ProgramOp,
+  trainingProgram,
+} from "./program.js";
 import type { Random } from "./random.js";
 import { describeFields } from "./trace.js";
 
@@ -50,7 +59,8 @@ export class SimUser {
   #calls = 0;
   #fetching: { over: boolean } | undefined;
   readonly #replies = new Map<number, (reply: Reply) => void>();
-  readonly #running = new Map<bigint, (result: number | string) => void>();
+  /** Ops in flight, by seriesKey(). */
+  readonly #running = new Map<string, (result: OpResult) => void>();
 
   constructor(peer: SimPeer, main: Thread, options: UserOptions, around: PeerSurroundings) {
     this.#peer = peer;
@@ -63,10 +73,8 @@ export class SimUser {
       steps: options.steps,
       content: this.#random.below(1_000_000),
       deviations: options.behaviour.deviations,
-      rank: () => {
-        const { view } = peer.engine;
-        return view?.ring.findIndex((member) => member.peerId === view.peerId) ?? -1;
-      },
+      peerId: () => peer.peerId,
+      peers: () => peer.engine.view?.ring.map((member) => member.peerId) ?? [],
     });
   }
 
@@ -80,9 +88,8 @@ export class SimUser {
     this.#onMain(() => onReply?.(reply));
   }
 
-  /** An op's sum, or the code of its error. */
-  onOpEnded(tag: bigint, result: number | string): void {
-    this.#running.get(tag)?.(result);
+  onOpEnded(op: SimOp, result: OpResult): void {
+    this.#running.get(seriesKey(op))?.(result);
   }
 
   #advance(outcome?: Outcome): void {
@@ -118,33 +125,30 @@ export class SimUser {
         );
       case "sync":
         return this.#sync(call, withdrawAfterMs);
-      case "all-reduce":
-        return this.#allReduce(call.ops, this.#options.behaviour.odd.has(number), withdrawAfterMs);
+      case "ops":
+        return this.#run(call.ops, this.#options.behaviour.odd.has(number), withdrawAfterMs);
     }
   }
 
-  #allReduce(
-    ops: (Call & { kind: "all-reduce" })["ops"],
-    odd: boolean,
-    withdrawAfterMs: number | undefined,
-  ): void {
-    const results = new Map<bigint, number | string>();
-    for (const { tag } of ops) {
-      this.#running.set(tag, (result) => {
-        this.#running.delete(tag);
-        results.set(tag, result);
-        if (results.size === ops.length) this.#onMain(() => this.#advance({ kind: "reduced", results }));
+  #run(ops: readonly ProgramOp[], odd: boolean, withdrawAfterMs: number | undefined): void {
+    const results = new Map<string, OpResult>();
+    for (const op of ops) {
+      const key = seriesKey(op);
+      this.#running.set(key, (result) => {
+        this.#running.delete(key);
+        results.set(key, result);
+        if (results.size === ops.length) this.#onMain(() => this.#advance({ kind: "ops", results }));
       });
     }
     // Other peers start them in another order, and at other times.
-    for (const { tag, value } of this.#random.chance(0.5) ? ops : [...ops].reverse()) {
-      this.#peer.engine.allReduce({ tag, value, descriptor: odd ? 1 : 0 });
+    for (const op of this.#random.chance(0.5) ? ops : [...ops].reverse()) {
+      this.#peer.engine.call({ ...op, descriptor: odd ? 1 : 0 });
       if (withdrawAfterMs === undefined) continue;
       this.#main.after(withdrawAfterMs, () => {
-        const ended = this.#running.get(tag);
+        const ended = this.#running.get(seriesKey(op));
         if (ended === undefined) return;
-        this.#peer.trace(`withdraws the op with tag ${tag}`);
-        if (!this.#peer.engine.cancel(tag)) ended("ERR_PCCL_CANCELLED");
+        this.#peer.trace(`withdraws the op ${seriesKey(op)}`);
+        if (!this.#peer.engine.cancel(op)) ended("ERR_PCCL_CANCELLED");
       });
     }
   }
@@ -244,8 +248,8 @@ function contentHash(content: number): string {
 
 function describeCall(call: Call): string {
   switch (call.kind) {
-    case "all-reduce":
-      return `all-reduce ${call.ops.map(({ tag }) => tag).join(" ")}`;
+    case "ops":
+      return `ops ${call.ops.map(seriesKey).join(", ")}`;
     case "compute":
       return `nothing for ${Math.round(call.ms)} ms`;
     case "sync":
@@ -256,8 +260,10 @@ function describeCall(call: Call): string {
 }
 
 function describeOutcome(outcome: Outcome): string {
-  if (outcome.kind === "reduced") {
-    return [...outcome.results].map(([tag, result]) => `tag ${tag}: ${result}`).join(", ");
+  if (outcome.kind === "ops") {
+    return [...outcome.results]
+      .map(([key, result]) => `${key}: ${typeof result === "string" ? result : result.value}`)
+      .join("; ");
   }
   const { kind, ...fields } = outcome;
   return `${kind} ${describeFields(fields)}`.trimEnd();

@@ -13,6 +13,7 @@ export type Phase =
   | "hasPendingPeers"
   | "updateTopology"
   | "syncSharedState"
+  | "exchange"
   | "allReduceAll"
   | "close";
 
@@ -25,7 +26,7 @@ export interface StepReport {
   readonly groupWorldSize: number;
   /** Of the state, into which every result has been folded. */
   readonly hash: string;
-  /** An element that isn't the sum of its contributions, in words. */
+  /** An element of a collective's result that isn't what it has to be, in words. */
   readonly wrong: string | undefined;
   readonly reduces: number;
   readonly retriedOps: number;

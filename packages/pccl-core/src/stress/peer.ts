@@ -6,6 +6,7 @@ import { PcclError } from "../base/errors.js";
 import type { Communicator } from "../peer/communicator.js";
 import { connect } from "../peer/connect.js";
 import { SharedState } from "../peer/shared-state.js";
+import { Exchange, EXCHANGE_OPS_MAX } from "./exchange.js";
 import type { PeerConfig, PeerMessage, Phase } from "./messages.js";
 import { Workload } from "./workload.js";
 
@@ -21,11 +22,13 @@ function enter(phase: Phase): void {
 }
 
 async function step(comm: Communicator, load: Workload, state: SharedState): Promise<void> {
+  enter("exchange");
+  const exchanged = await new Exchange(comm, load.steps[0] as number).run();
   enter("allReduceAll");
   const startMs = performance.now();
   const { results, retriedOps } = await comm.allReduceAll(load.calls(comm.peerId), { maxInFlight: 8 });
   const reduceMs = performance.now() - startMs;
-  const wrong = load.wrong(results.map(({ worldSize }) => worldSize));
+  const wrong = exchanged.wrong ?? load.wrong(results.map(({ worldSize }) => worldSize));
   load.fold();
   tell({
     kind: "step",
@@ -36,7 +39,7 @@ async function step(comm: Communicator, load: Workload, state: SharedState): Pro
     hash: load.hash(),
     wrong,
     reduces: results.length,
-    retriedOps,
+    retriedOps: retriedOps + exchanged.retriedOps,
     reduceMs,
   });
 }
@@ -90,6 +93,7 @@ try {
   const comm = await connect(config.coordinator, {
     group: config.group,
     connectionsPerPeer: config.connectionsPerPeer,
+    maxOpsInFlight: EXCHANGE_OPS_MAX,
     connectTimeoutMs: 60_000,
     signal: leaving.signal,
     onPending: () => enter("admission"),

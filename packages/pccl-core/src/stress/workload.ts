@@ -4,7 +4,7 @@
  * result itself carries: of how many peers it is, and of which ids.
  */
 import { createHash } from "node:crypto";
-import type { AllReduceCall } from "../peer/reduce-call.js";
+import type { AllReduceCall } from "../peer/collective-call.js";
 
 const SMALL_OPS = 10;
 const SMALL_COUNT = 128 * 128;

@@ -83,7 +83,12 @@ export class EnginelessPeer {
       this.#onAdmitted = resolve;
     });
     const advertise = { host: "127.0.0.1", port: (dataPort.address() as AddressInfo).port };
-    this.#session = createSession({ group, advertise, coordinatorTimeoutMs: COORDINATOR_TIMEOUT_MS });
+    this.#session = createSession({
+      group,
+      advertise,
+      hostId: "",
+      coordinatorTimeoutMs: COORDINATOR_TIMEOUT_MS,
+    });
     this.#client = new ControlClient(
       { address: coordinator, connectTimeoutMs: CONNECT_TIMEOUT_MS },
       {

@@ -341,7 +341,13 @@ describe("a journal", () => {
     await new Promise((resolve) => setTimeout(resolve, 50));
     expect(await readEntries()).toEqual([]);
     const endpoint = { host: "h", port: 1 };
-    const message = { kind: "register", protocolVersion: PROTOCOL_VERSION, group: 0, endpoint } as const;
+    const message = {
+      kind: "register",
+      protocolVersion: PROTOCOL_VERSION,
+      group: 0,
+      endpoint,
+      hostId: "",
+    } as const;
     runner.step({ kind: "message", connection: 1, seq: 0, ack: 0, message });
     await recorder.stop();
     expect(await readEntries()).toEqual([
@@ -358,7 +364,13 @@ describe("a journal", () => {
     const secret = new Uint8Array(16);
     runner.step({ kind: "connected", connection: 1, address: "h", secret });
     const endpoint = { host: "h", port: 1 };
-    const register = { kind: "register", protocolVersion: PROTOCOL_VERSION, group: 0, endpoint } as const;
+    const register = {
+      kind: "register",
+      protocolVersion: PROTOCOL_VERSION,
+      group: 0,
+      endpoint,
+      hostId: "",
+    } as const;
     runner.step({ kind: "message", connection: 1, seq: 0, ack: 0, message: register });
     const entries = Array.from({ length: 20_000 }, (_, i): StateEntry => {
       return { name: `layer.${i}`, dtype: "f32", count: i, hash: "ab".repeat(16) };

@@ -2,7 +2,7 @@
 import type { PeerMessage, StateEntry } from "../../src/membership/messages.js";
 import type { CoordinatorEvent, CoordinatorState, Peer } from "../../src/membership/state.js";
 import { Random } from "../../src/sim/random.js";
-import { LEASE_MS, op, World } from "../membership/world.js";
+import { LEASE_MS, op, pairOp, World } from "../membership/world.js";
 
 const PEERS_MAX = 7;
 const OP_STATES = ["not-done", "done", "committed", "aborted"] as const;
@@ -47,14 +47,16 @@ export class RandomWorld extends World {
     const connection = peer.connection as number;
     const other = 1 + random.below(this.state.nextPeerId);
     const epoch = this.state.rings.find((ring) => ring.group === peer.group)?.epoch ?? 1;
+    const pair = random.chance(0.5) ? { from: peer.id, to: other } : { from: undefined, to: undefined };
+    const stalledOp = { epoch, tag: 3n, seq: 0, ...pair };
     const actions: [number, () => void][] = [
       [6, () => this.#prepared()],
       [6, () => this.#voteTogether()],
       [4, () => this.#sync()],
       [1, () => this.#answerPrepare(connection)],
       [1, () => this.say(connection, { kind: "link-lost", epoch, peerId: other, reason: "reset" })],
-      [1, () => this.say(connection, { kind: "stalled", epoch, tag: 3n, seq: 0, missing: [other] })],
-      [1, () => this.say(connection, { kind: "abort-answer", epoch, tag: 3n, seq: 0, aborted: true })],
+      [1, () => this.say(connection, { kind: "stalled", ...stalledOp, missing: [other] })],
+      [1, () => this.say(connection, { kind: "abort-answer", ...stalledOp, aborted: true })],
       [2, () => this.say(connection, { kind: "heartbeat" })],
       [1, () => this.say(connection, { kind: "withdraw", requestId: this.#requests })],
       [2, () => this.#break(peer)],
@@ -83,7 +85,7 @@ export class RandomWorld extends World {
     const connection = ++this.#connections;
     // Some streams never register.
     if (this.#random.chance(0.1)) this.connect(connection);
-    else this.join(connection, this.#random.below(2));
+    else this.join(connection, this.#random.below(2), this.#random.pick(["", "a", "b"]));
   }
 
   /** Everybody who was told to prepare is ready, more or less. */
@@ -104,7 +106,10 @@ export class RandomWorld extends World {
       ops:
         epoch === 0
           ? []
-          : [0n, 2n ** 64n - 1n].map((tag) => op(epoch, tag, random.pick(OP_STATES) ?? "done")),
+          : [
+              ...[0n, 2n ** 64n - 1n].map((tag) => op(epoch, tag, random.pick(OP_STATES) ?? "done")),
+              pairOp(epoch, 1, lost.peerId, random.pick(OP_STATES) ?? "done"),
+            ],
     });
   }
 

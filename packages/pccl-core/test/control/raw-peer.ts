@@ -95,6 +95,7 @@ export class RawPeer {
       protocolVersion: PROTOCOL_VERSION,
       group,
       endpoint: { host, port },
+      hostId: "",
     });
   }
 

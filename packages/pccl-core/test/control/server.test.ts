@@ -117,6 +117,7 @@ describe("Coordinator", () => {
       protocolVersion: PROTOCOL_VERSION + 1,
       group: 0,
       endpoint: { host: "", port: 1 },
+      hostId: "",
     });
     const rejected = await raw.expect("rejected");
     expect(rejected.code).toBe("ERR_PCCL_VERSION_MISMATCH");
@@ -135,6 +136,7 @@ describe("Coordinator", () => {
       protocolVersion: PROTOCOL_VERSION,
       group: 0,
       endpoint: { host: "x", port: 0 },
+      hostId: "",
     });
     const rejected = await bad.expect("rejected");
     expect(rejected.message).toContain("register.endpoint.port");

@@ -28,11 +28,17 @@ const tag = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n });
 const hash = fc.stringMatching(/^[0-9a-f]{32}$/);
 const host = fc.constantFrom("10.0.0.1", "::1", "peer.example");
 const endpoint = fc.record({ host, port: fc.integer({ min: 1, max: 65_535 }) });
+const hostId = fc.string({ maxLength: 64 });
 const reason = fc.string({ maxLength: 100 });
 const member = fc.record({ peerId, group, endpoint });
 const secret = fc.uint8Array({ minLength: 16, maxLength: 16 });
 const received = uint(Number.MAX_SAFE_INTEGER);
-const ringOp = { epoch, tag, seq };
+const ringOp = fc.oneof(
+  fc.record({ epoch, tag, seq }),
+  fc.record({ epoch, tag, seq, from: peerId, to: peerId }),
+);
+const about = <T extends object>(rest: fc.Arbitrary<T>): fc.Arbitrary<T> =>
+  fc.tuple(ringOp, rest).map(([op, fields]) => ({ ...op, ...fields }));
 const worldSize = fc.integer({ min: 1, max: 4_096 });
 
 function enveloped<M>(message: fc.Arbitrary<M>): fc.Arbitrary<Envelope<M>> {
@@ -45,14 +51,14 @@ const name = fc.stringMatching(/^[\w./é]{1,40}$/);
 const kind = <K extends string>(value: K): fc.Arbitrary<K> => fc.constant(value);
 
 const peerMessages: fc.Arbitrary<PeerMessage> = fc.oneof(
-  fc.record({ kind: kind("register"), protocolVersion: seq, group, endpoint }),
+  fc.record({ kind: kind("register"), protocolVersion: seq, group, endpoint, hostId }),
   fc.record({ kind: kind("attach"), protocolVersion: seq, peerId, secret, received }),
   fc.record({ kind: kind("heartbeat") }),
   fc.record({
     kind: kind("ready"),
     epoch,
     failures: fc.array(fc.record({ peerId, reason })),
-    ops: fc.array(fc.record({ ...ringOp, state })),
+    ops: fc.array(about(fc.record({ state }))),
   }),
   fc.record({ kind: kind("link-lost"), epoch, peerId, reason }),
   fc.record({ kind: kind("pending-vote"), requestId }),
@@ -71,8 +77,8 @@ const peerMessages: fc.Arbitrary<PeerMessage> = fc.oneof(
   }),
   fc.record({ kind: kind("sync-done"), requestId, ok: fc.boolean(), reason }),
   fc.record({ kind: kind("withdraw"), requestId }),
-  fc.record({ kind: kind("stalled"), ...ringOp, missing: fc.array(peerId) }),
-  fc.record({ kind: kind("abort-answer"), ...ringOp, aborted: fc.boolean() }),
+  about(fc.record({ kind: kind("stalled"), missing: fc.array(peerId) })),
+  about(fc.record({ kind: kind("abort-answer"), aborted: fc.boolean() })),
   fc.record({ kind: kind("leave") }),
 ) as fc.Arbitrary<PeerMessage>;
 
@@ -91,7 +97,7 @@ const coordinatorMessages: fc.Arbitrary<CoordinatorMessage> = fc.oneof(
     view: fc.record({
       epoch,
       worldSize,
-      ring: fc.record({ group, epoch, peerIds: fc.array(peerId) }),
+      ring: fc.record({ group, epoch, peerIds: fc.array(peerId), hosts: fc.array(group) }),
       members: fc.array(member),
       relays: fc.array(fc.record({ a: peerId, b: peerId, via: peerId })),
       key: secret,
@@ -101,11 +107,11 @@ const coordinatorMessages: fc.Arbitrary<CoordinatorMessage> = fc.oneof(
     kind: kind("install"),
     epoch,
     worldSize,
-    verdicts: fc.array(fc.record({ ...ringOp, commit: fc.boolean() })),
+    verdicts: fc.array(about(fc.record({ commit: fc.boolean() }))),
     joined: fc.array(fc.record({ peerId, group })),
     lost: fc.array(fc.record({ peerId, group, reason })),
   }),
-  fc.record({ kind: kind("abort-op"), ...ringOp, missing: peerId }),
+  about(fc.record({ kind: kind("abort-op"), missing: peerId })),
   fc.record({ kind: kind("pending-answer"), requestId, pending: fc.boolean() }),
   fc.record({ kind: kind("topology-answer"), requestId, changed: fc.boolean() }),
   fc.record({
@@ -164,6 +170,12 @@ describe("the wire", () => {
     ["port 0", { register: { endpoint: { host: "h", port: 0 } } }, /endpoint.port/],
     ["a port too high", { register: { endpoint: { host: "h", port: 65_536 } } }, /endpoint.port/],
     ["a host with a slash", { register: { endpoint: { ...address, host: "a/b" } } }, /not a host/],
+    [
+      "a long host id",
+      { register: { endpoint: address, hostId: "x".repeat(65) } },
+      /register.host_id: 65 characters/,
+    ],
+    ["half a pair of peers", { stalled: { epoch: 1, from: 3 } }, /stalled: from 3 to 0/],
     ["epoch 0", { ready: { epoch: 0 } }, /ready.epoch/],
     ["an epoch past 2^53", { ready: { epoch: "9007199254740993" } }, /ready.epoch/],
     ["an op without a state", { ready: { epoch: 1, ops: [{ epoch: 1 }] } }, /ops.state/],

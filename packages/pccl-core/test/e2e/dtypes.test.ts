@@ -4,10 +4,8 @@
  * some of them wrap around; floating-point numbers are such that all results are exact.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { AllReduceOptions, DType, Tensor } from "@pccl/core";
+import type { DType, ReduceOp, Tensor } from "@pccl/core";
 import { LocalWorld } from "./local-world.js";
-
-type ReduceOp = NonNullable<AllReduceOptions["op"]>;
 
 const PEERS = 3;
 const COUNT = 10_007;

@@ -58,7 +58,7 @@ function canReset(): boolean {
 
 describe.runIf(canReset())("a link whose connections are reset", () => {
   it.each([1, 4])("resumes its ops in the same view, with %i connection(s)", async (connectionsPerPeer) => {
-    await using cluster = await Cluster.start(3, { connect: { connectionsPerPeer } });
+    await using cluster = await Cluster.start(3, { connect: { connectionsPerPeer, transport: "tcp" } });
     const [a, b] = cluster.peers as [PeerProcess, PeerProcess, PeerProcess];
     const before = await cluster.all<ViewOfPeer>("view");
     for (const inPlace of [false, true]) {

@@ -79,7 +79,7 @@ describe("a broken stream", () => {
     const world = World.of(1);
     world.connect(2);
     const endpoint = { host: "127.0.0.1", port: 5 };
-    world.say(2, { kind: "register", protocolVersion: PROTOCOL_VERSION, group: 0, endpoint });
+    world.say(2, { kind: "register", protocolVersion: PROTOCOL_VERSION, group: 0, endpoint, hostId: "" });
     expect(world.probes).toEqual([2]);
     world.step({ kind: "probed", peerId: 2, result: "refused" });
     world.die(2);
@@ -104,7 +104,7 @@ describe("a broken stream", () => {
     world.cut(2);
     world.connect(3);
     const endpoint = { host: "10.0.0.2", port: 1_002 };
-    world.say(3, { kind: "register", protocolVersion: PROTOCOL_VERSION, group: 0, endpoint });
+    world.say(3, { kind: "register", protocolVersion: PROTOCOL_VERSION, group: 0, endpoint, hostId: "" });
     expect([...world.state.peers.keys()]).toEqual([1, 3]);
   });
 

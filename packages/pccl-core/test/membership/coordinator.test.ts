@@ -8,7 +8,7 @@ import {
   PROTOCOL_VERSION,
 } from "../../src/base/limits.js";
 import { linkedPeers } from "../../src/membership/ring.js";
-import { LEASE_MS, lost, op, World } from "./world.js";
+import { LEASE_MS, lost, op, pairOp, World } from "./world.js";
 
 describe("registration", () => {
   it("gives ids 1, 2, 3 and the lease, and fills in the seen address", () => {
@@ -25,7 +25,13 @@ describe("registration", () => {
     (protocolVersion) => {
       const world = new World();
       world.connect(1);
-      world.say(1, { kind: "register", protocolVersion, group: 0, endpoint: { host: "h", port: 1 } });
+      world.say(1, {
+        kind: "register",
+        protocolVersion,
+        group: 0,
+        endpoint: { host: "h", port: 1 },
+        hostId: "",
+      });
       expect(world.take(1)).toEqual([
         {
           kind: "rejected",
@@ -48,7 +54,7 @@ describe("registration", () => {
   it("removes a peer that registers twice", () => {
     const world = World.of(2);
     const endpoint = { host: "h", port: 1 };
-    world.say(2, { kind: "register", protocolVersion: PROTOCOL_VERSION, group: 0, endpoint });
+    world.say(2, { kind: "register", protocolVersion: PROTOCOL_VERSION, group: 0, endpoint, hostId: "" });
     expect(world.take(2)).toMatchObject([{ kind: "removed", reason: expect.stringContaining("twice") }]);
     expect(world.ring()).toEqual([1]);
   });
@@ -360,13 +366,27 @@ describe("views", () => {
     const world = World.of(1);
     world.connect(2);
     const endpoint = { host: "127.0.0.1", port: 5 };
-    world.say(2, { kind: "register", protocolVersion: PROTOCOL_VERSION, group: 0, endpoint });
+    world.say(2, { kind: "register", protocolVersion: PROTOCOL_VERSION, group: 0, endpoint, hostId: "" });
     world.vote(1, "topology-vote");
     for (let attempt = 1; attempt <= ADMISSION_ATTEMPTS_MAX; attempt++) {
       world.ready(1, { failures: [lost(2)] });
       world.ready(2);
     }
     expect(world.take(2).at(-1)).toMatchObject({ reason: expect.stringContaining("advertises 127.0.0.1") });
+  });
+
+  it("say which members are on one host, the same number for each of them", () => {
+    const world = new World({ minPeers: 5 });
+    for (const [index, hostId] of ["b", "", "a", "b", ""].entries()) world.join(index + 1, 0, hostId);
+    world.allReady();
+    expect(world.state.rings).toMatchObject([{ peerIds: [1, 2, 3, 4, 5], hosts: [0, 1, 2, 0, 3] }]);
+    // Without the first one, and with another one of its host.
+    world.join(6, 0, "a");
+    world.die(1);
+    world.allReady();
+    for (const id of [2, 3, 4, 5]) world.vote(id, "topology-vote");
+    world.allReady();
+    expect(world.state.rings).toMatchObject([{ peerIds: [2, 3, 4, 5, 6], hosts: [0, 1, 2, 3, 1] }]);
   });
 
   it("keeps old members apart in the ring when that does without their link", () => {
@@ -456,6 +476,14 @@ describe("verdicts", () => {
         lost: [{ peerId: 3, group: 0, reason: expect.stringContaining("process has ended") }],
       },
     ]);
+  });
+
+  it("leave out what a member reports of an op that it takes no part in", () => {
+    const world = World.of(3);
+    world.die(3);
+    world.ready(1, { ops: [pairOp(1, 2, 3, "committed")] });
+    world.ready(2, { ops: [pairOp(1, 2, 3, "not-done")] });
+    expect(world.take(2).at(-1)).toMatchObject({ verdicts: [{ from: 2, to: 3, commit: false }] });
   });
 
   it("count reports of a Prepare that was restarted, and none of another epoch", () => {

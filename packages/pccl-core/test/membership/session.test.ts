@@ -30,6 +30,7 @@ const NOT_NUMBERED: ReadonlySet<string> = new Set([
 const config = {
   group: 0,
   advertise: { host: "", port: 1_002 },
+  hostId: "h1",
   coordinatorTimeoutMs: COORDINATOR_TIMEOUT_MS,
 };
 const secret = new Uint8Array(16).fill(3);
@@ -64,7 +65,7 @@ function view(epoch: number, ...ids: number[]): View {
   return {
     epoch,
     worldSize: ids.length + 1,
-    ring: { group: 0, epoch, peerIds: ids },
+    ring: { group: 0, epoch, peerIds: ids, hosts: ids.map((id) => id % 2) },
     members,
     relays: [],
     key,
@@ -104,6 +105,7 @@ describe("joining", () => {
         protocolVersion: PROTOCOL_VERSION,
         group: 0,
         endpoint: { host: "", port: 1_002 },
+        hostId: "h1",
       }),
     ]);
     expect(hear({ kind: "registered", peerId: 2, leaseMs: LEASE_MS, secret })).toEqual([
@@ -122,6 +124,7 @@ describe("joining", () => {
             { peerId: 1, host: "h1", port: 1_001 },
             { peerId: 2, host: "", port: 0 },
           ],
+          hosts: [1, 0],
           worldSize: 3,
           silenceMs: LEASE_MS,
           relays: [],
@@ -260,7 +263,11 @@ describe("views", () => {
     ["a view without this peer", { kind: "prepare", view: view(2, 1, 3) }],
     [
       "a ring of another group",
-      { kind: "prepare", view: { ...view(2, 2), ring: { group: 1, epoch: 2, peerIds: [2] } } },
+      { kind: "prepare", view: { ...view(2, 2), ring: { group: 1, epoch: 2, peerIds: [2], hosts: [0] } } },
+    ],
+    [
+      "a ring whose hosts aren't told",
+      { kind: "prepare", view: { ...view(2, 2), ring: { group: 0, epoch: 2, peerIds: [2], hosts: [] } } },
     ],
     ["a second registration", { kind: "registered", peerId: 3, leaseMs: 1, secret }],
     ["the end of a sync that it isn't in", { kind: "sync-complete", requestId: 1, revision: 1 }],
@@ -373,7 +380,7 @@ describe("calls", () => {
 
 describe("ops that wait for others", () => {
   beforeEach(admit);
-  const stall = { epoch: 1, tag: 7n, seq: 0 };
+  const stall = { epoch: 1, tag: 7n, seq: 0, from: 1, to: 2 };
 
   it("are reported, unless their ring is gone", () => {
     expect(step({ kind: "stalled", ...stall, missing: [1] })).toEqual([

@@ -26,7 +26,31 @@ describe("an op that waits for a peer in a call", () => {
         kind: "call-failed",
         requestId: 5,
         code: "ERR_PCCL_CALL_MISMATCH",
-        message: expect.stringMatching(new RegExp(`${kind} \\(peer 2\\).*allReduce with tag 7 \\(peer 1\\)`)),
+        message: expect.stringMatching(
+          new RegExp(`${kind} \\(peer 2\\).*an op of the group with tag 7 \\(peer 1\\)`),
+        ),
+      },
+    ]);
+  });
+
+  it("may be one between two members", () => {
+    const world = World.of(3);
+    const [forth, back] = [
+      { ...stall, from: 1, to: 2 },
+      { ...stall, from: 2, to: 1 },
+    ];
+    world.vote(2, "topology-vote", 5);
+    for (const op of [forth, back]) world.say(1, { kind: "stalled", ...op, missing: [2] });
+    expect(world.take(1)).toEqual([
+      { kind: "abort-op", ...forth, missing: 2 },
+      { kind: "abort-op", ...back, missing: 2 },
+    ]);
+    world.say(1, { kind: "abort-answer", ...back, aborted: false });
+    expect(world.take(2)).toEqual([]);
+    world.say(1, { kind: "abort-answer", ...forth, aborted: true });
+    expect(world.take(2)).toMatchObject([
+      {
+        message: expect.stringMatching(/updateTopology \(peer 2\), a send from peer 1 to peer 2 with tag 7/),
       },
     ]);
   });

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { OpReport } from "../../src/membership/messages.js";
 import { decide, opKey } from "../../src/membership/verdicts.js";
-import { op } from "./world.js";
+import { op, pairOp } from "./world.js";
 
 function reports(...ofPeers: OpReport[][]): Map<number, Map<string, OpReport>> {
   return new Map(ofPeers.map((ops, i) => [i + 1, new Map(ops.map((report) => [opKey(report), report]))]));
@@ -31,6 +31,31 @@ describe("decide", () => {
   it("names reports that can't both be true", () => {
     const { contradictions } = decide(3, reports([op(3, 1n, "committed")], [op(3, 1n, "not-done")]));
     expect(contradictions).toEqual([expect.stringMatching(/peer 1 committed, peer 2 not-done/)]);
+  });
+
+  it("asks only those who take part in an op between two members", () => {
+    const [one, two, three] = [
+      [pairOp(3, 1, 2, "done")],
+      [pairOp(3, 1, 2, "done"), pairOp(3, 2, 3, "done")],
+      [],
+    ];
+    expect(decide(3, reports(one, two, three)).verdicts).toMatchObject([
+      { from: 1, to: 2, commit: true },
+      // Its receiver lives, and doesn't know it.
+      { from: 2, to: 3, commit: false },
+    ]);
+    // The receiver is dead.
+    expect(decide(3, reports(one, two)).verdicts[1]).toMatchObject({ from: 2, to: 3, commit: true });
+  });
+
+  it("tells a send from the one the other way, and from an op of the group", () => {
+    const mine = [pairOp(3, 1, 2, "done"), pairOp(3, 2, 1, "not-done"), op(3, 7n, "done")];
+    const theirs = [pairOp(3, 1, 2, "done"), pairOp(3, 2, 1, "done"), op(3, 7n, "done")];
+    expect(decide(3, reports(mine, theirs)).verdicts.map(({ commit }) => commit)).toEqual([
+      true,
+      false,
+      true,
+    ]);
   });
 
   it("tells ops apart by tag and by seq", () => {

@@ -71,10 +71,10 @@ export class World {
     return seq;
   }
 
-  join(connection: number, group = 0): void {
+  join(connection: number, group = 0, hostId = ""): void {
     this.connect(connection);
     const endpoint = { host: "", port: 1_000 + connection };
-    this.say(connection, { kind: "register", protocolVersion: PROTOCOL_VERSION, group, endpoint });
+    this.say(connection, { kind: "register", protocolVersion: PROTOCOL_VERSION, group, endpoint, hostId });
     const peerId = this.state.peerOf.get(connection);
     if (peerId !== undefined) this.step({ kind: "probed", peerId, result: "alive" });
     this.probes.length = 0;
@@ -170,5 +170,10 @@ export function lost(peerId: number, reason = "refused"): LinkFailure {
 }
 
 export function op(epoch: number, tag: bigint, state: OpReport["state"], seq = 0): OpReport {
-  return { epoch, tag, seq, state };
+  return { epoch, tag, seq, from: undefined, to: undefined, state };
+}
+
+/** A send's and its recv's, of the first op with tag 7. */
+export function pairOp(epoch: number, from: number, to: number, state: OpReport["state"]): OpReport {
+  return { epoch, tag: 7n, seq: 0, from, to, state };
 }

@@ -4,7 +4,7 @@
  * Scenario 40, reduction over 8-bit codes, comes with quantization.
  */
 import { afterAll, describe, expect, it } from "vitest";
-import type { AllReduceOptions, Tensor } from "@pccl/core";
+import type { ReduceOp, Tensor } from "@pccl/core";
 import { LocalWorld } from "../local-world.js";
 
 /** Reduces leave nothing behind that another one could notice, so a world of each size is enough. */
@@ -22,11 +22,10 @@ afterAll(async () => {
 
 const KINDS = { f32: Float32Array, f64: Float64Array, i32: Int32Array } as const;
 type Kind = keyof typeof KINDS;
-type Op = NonNullable<AllReduceOptions["op"]>;
 
 const contribution = (peer: number, i: number): number => ((i * 7 + peer * 13) % 101) - 50;
 
-function expected(op: Op, peers: number, i: number, kind: Kind): number {
+function expected(op: ReduceOp, peers: number, i: number, kind: Kind): number {
   const values = Array.from({ length: peers }, (_, peer) => contribution(peer, i));
   if (op === "max") return Math.max(...values);
   if (op === "min") return Math.min(...values);
@@ -37,7 +36,7 @@ function expected(op: Op, peers: number, i: number, kind: Kind): number {
 }
 
 /** One reduce on all peers, in place or not; every element of every result is compared. */
-async function check(size: number, kind: Kind, op: Op, count: number, inPlace: boolean): Promise<void> {
+async function check(size: number, kind: Kind, op: ReduceOp, count: number, inPlace: boolean): Promise<void> {
   const { peers } = await worldOf(size);
   const tensor = (element: (i: number) => number): Tensor => {
     const values = new KINDS[kind](count);
@@ -76,7 +75,7 @@ function expectEach(tensors: readonly Tensor[], want: Tensor, what: string): voi
 const ALL_KINDS = ["f32", "f64", "i32"] as const;
 
 /** Numbers out of place and in place, peers, elements, operations. */
-const SCENARIOS: readonly (readonly [string, string, number, number, readonly Op[]])[] = [
+const SCENARIOS: readonly (readonly [string, string, number, number, readonly ReduceOp[]])[] = [
   ["28", "29", 2, 203_530, ["sum"]],
   ["30", "31", 3, 2, ["sum"]],
   ["32", "33", 3, 3, ["sum"]],

@@ -1,0 +1,17 @@
+// Up to which size which algorithm is used; docs/decisions/014 has the measurements. Every member must use the same.
+#pragma once
+
+#include <cstdint>
+
+#include "base/limits.h"
+
+namespace pccl {
+
+// Blocks up to this length go with the `ready`.
+inline constexpr std::uint64_t block_in_ready_bytes_max = 16 * 1024;
+// Contributions to a reduction likewise, in a group of that many.
+constexpr std::uint64_t one_shot_bytes_max(std::uint32_t) { return 16 * 1024; }
+
+static_assert(block_in_ready_bytes_max + 16 <= limits::ready_payload_bytes_max);
+
+}  // namespace pccl

@@ -1,0 +1,80 @@
+#include "collective/op.h"
+
+#include "base/dtype.h"
+
+namespace pccl {
+
+Descriptor describe_call(const CollectiveCall& call) {
+  Descriptor descriptor{.count = 0, .dtype = call.dtype, .op = ReduceOp::sum, .kind = call.kind, .root = 0};
+  switch (call.kind) {
+    case Collective::all_reduce:
+      descriptor.count = call.send_count;
+      descriptor.op = call.op;
+      break;
+    case Collective::reduce_scatter:
+      descriptor.count = call.recv_count;
+      descriptor.op = call.op;
+      break;
+    case Collective::all_gather:
+      descriptor.count = call.send_count;
+      break;
+    case Collective::broadcast:
+    case Collective::scatter:
+      descriptor.count = call.recv_count;
+      descriptor.root = call.peer;
+      break;
+    case Collective::gather:
+      descriptor.count = call.send_count;
+      descriptor.root = call.peer;
+      break;
+    case Collective::all_to_all:
+    case Collective::barrier:
+      break;
+    case Collective::send:
+      descriptor.count = call.send_count;
+      break;
+    case Collective::recv:
+      descriptor.count = call.recv_count;
+      descriptor.kind = Collective::send;
+      break;
+  }
+  return descriptor;
+}
+
+std::vector<std::uint32_t> Op::Seat::neighbours() const {
+  if (ranks == 1) return {};
+  if (ranks == 2) return {next()};
+  return {previous(), next()};
+}
+
+std::vector<std::uint32_t> Op::Seat::others() const {
+  std::vector<std::uint32_t> all;
+  for (std::uint32_t distance = 1; distance < ranks; ++distance) all.push_back((rank + distance) % ranks);
+  return all;
+}
+
+Op::Op(const Request& request, const Context& context, Algorithm algorithm)
+    : pool_(context.pool),
+      request_(request),
+      seat_(context.seat),
+      wire_(context.wire),
+      descriptor_(describe_call(request.call)),
+      algorithm_(algorithm),
+      element_bytes_(pccl::element_bytes(request.call.dtype)) {}
+
+void Op::set_partners(std::vector<std::uint32_t> partners, bool words_to_all) {
+  partners_ = std::move(partners);
+  words_to_all_ = words_to_all;
+}
+
+OpResult Op::result(std::optional<Error> error) const {
+  const std::chrono::duration<double> time = std::chrono::steady_clock::now() - request_.posted;
+  return {.error = std::move(error),
+          .world_size = seat_.ranks,
+          .tx_bytes = tx_bytes_,
+          .rx_bytes = rx_bytes_,
+          .seconds = time.count(),
+          .algorithm = algorithm_};
+}
+
+}  // namespace pccl
