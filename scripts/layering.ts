@@ -43,10 +43,18 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
   },
   { folder: `${CORE}/diloco`, mayUse: [`${CORE}/peer`, `${CORE}/base`] },
   { folder: `${CORE}/testing`, mayUse: [`${CORE}/control`, `${CORE}/membership`, `${CORE}/base`, NODE] },
-  { folder: `${CORE}/stress`, mayUse: [`${CORE}/peer`, `${CORE}/sim`, `${CORE}/base`, NODE] },
+  { folder: `${CORE}/process`, mayUse: [NODE] },
+  {
+    folder: `${CORE}/bench`,
+    mayUse: [`${CORE}/peer`, `${CORE}/control`, `${CORE}/process`, `${CORE}/base`, "@pccl/bindings", NODE],
+  },
+  {
+    folder: `${CORE}/stress`,
+    mayUse: [`${CORE}/peer`, `${CORE}/sim`, `${CORE}/process`, `${CORE}/base`, NODE],
+  },
   {
     folder: `${CORE}/cli`,
-    mayUse: [`${CORE}/stress`, `${CORE}/sim`, `${CORE}/control`, `${CORE}/base`, NODE],
+    mayUse: [`${CORE}/bench`, `${CORE}/stress`, `${CORE}/sim`, `${CORE}/control`, `${CORE}/base`, NODE],
   },
   { folder: CORE, mayUse: [`${CORE}/peer`, `${CORE}/base`] },
   { folder: "packages/moe-ep/src", mayUse: [...PUBLIC_CORE, "@pccl/core/base", "@pccl/bindings", NODE] },

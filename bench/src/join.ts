@@ -46,7 +46,7 @@ async function measure(place: Place, lanes: number, rounds: number): Promise<Mea
     for (let round = 0; round < rounds; round++) {
       const newcomer = new RemotePeer(place.namespaceOf(MEMBERS + 1));
       newcomers.push(newcomer);
-      const admitted = newcomer.connect(address, lanes);
+      const admitted = newcomer.connect(address, { connectionsPerPeer: lanes });
       await newcomer.pending;
       joins.push((await join(members, admitted)).ms);
       // Gone again, in good order; the next vote waits until all have noticed.

@@ -1,12 +1,14 @@
 /** The program of a RemotePeer: does what its parent says, and tells when. Times are the machine's, in milliseconds. */
+import { readFileSync, writeFileSync } from "node:fs";
 import { type Communicator, connect, type ConnectOptions, PcclError } from "@pccl/core";
 import type { Coordinator } from "@pccl/core/coordinator";
-import type { Commands, OpOutcome, VoteTimes } from "./remote.js";
+import type { Commands, MemoryUse, OpOutcome, VoteTimes } from "./remote.js";
 
 let comm: Communicator | undefined;
 let coordinator: Coordinator | undefined;
 let send = new Float32Array(0);
 let recv = new Float32Array(0);
+let running: Promise<unknown> = Promise.resolve();
 
 /** The same clock in all processes. */
 function nowMs(): number {
@@ -42,16 +44,31 @@ async function reduce(): Promise<OpOutcome> {
   }
 }
 
+/** A line of proc(5)'s status, in bytes. */
+function memoryField(name: "VmRSS" | "VmHWM"): number {
+  const status = readFileSync("/proc/self/status", "utf8");
+  return Number(new RegExp(`^${name}:\\s+(\\d+) kB`, "m").exec(status)?.[1]) * 1_024;
+}
+
+async function reduceMemory({ bytes, inPlace }: { bytes: number; inPlace: boolean }): Promise<MemoryUse> {
+  const [source, target] = [new Float32Array(bytes / 4).fill(1), new Float32Array(bytes / 4).fill(1)];
+  const before = memoryField("VmRSS");
+  // Makes the peak begin anew.
+  writeFileSync("/proc/self/clear_refs", "5");
+  await joined().allReduce(source, inPlace ? source : target);
+  return { peakBytes: memoryField("VmHWM") - before, keptBytes: memoryField("VmRSS") - before };
+}
+
 const commands: { [Name in keyof Commands]: (args: Parameters<Commands[Name]>[0]) => unknown } = {
   async coordinator({ listen, minPeers, leaseMs }) {
     const module = await import("@pccl/core/coordinator");
     coordinator = await module.Coordinator.start({ listen, minPeers, leaseMs });
     return coordinator.address;
   },
-  async connect({ address, connectionsPerPeer }) {
+  async connect({ address, ...given }) {
     const options: ConnectOptions = {
       connectTimeoutMs: 60_000,
-      connectionsPerPeer,
+      ...given,
       onPending: () => process.send?.({ pending: true }),
     };
     comm = await connect(address, options);
@@ -75,6 +92,18 @@ const commands: { [Name in keyof Commands]: (args: Parameters<Commands[Name]>[0]
       durationsMs.push(nowMs() - startMs);
     }
     return durationsMs;
+  },
+  reduceMemory,
+  resident: () => memoryField("VmRSS"),
+  startReduce({ bytes }) {
+    running = joined().allReduce(new Float32Array(bytes / 4));
+  },
+  async endReduce() {
+    await running;
+  },
+  cpuSeconds() {
+    const { user, system } = process.cpuUsage();
+    return (user + system) / 1e6;
   },
   async close() {
     await comm?.close();

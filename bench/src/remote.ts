@@ -21,14 +21,35 @@ export interface VoteTimes {
   readonly changed: boolean;
 }
 
+export type Transport = "auto" | "tcp" | "shm";
+
+/** Bytes beyond what was in use before the op, its buffers included. */
+export interface MemoryUse {
+  readonly peakBytes: number;
+  readonly keptBytes: number;
+}
+
 export interface Commands {
   coordinator(args: { listen: string; minPeers: number; leaseMs: number }): string;
-  connect(args: { address: string; connectionsPerPeer: number }): { peerId: number; admittedMs: number };
+  connect(args: { address: string; connectionsPerPeer?: number; transport?: Transport }): {
+    peerId: number;
+    admittedMs: number;
+  };
   /** Elements of the tensors; each is filled with the peer's id. */
   allocate(args: { count: number }): void;
   reduce(args: object): OpOutcome;
   vote(args: object): VoteTimes;
   idleVotes(args: { times: number }): number[];
+  /** One all-reduce of f32, and the process's memory around it. */
+  reduceMemory(args: { bytes: number; inPlace: boolean }): MemoryUse;
+  /** Bytes of memory in use. */
+  resident(args: object): number;
+  /** Starts an all-reduce of f32 that isn't awaited. */
+  startReduce(args: { bytes: number }): void;
+  /** Awaits it. */
+  endReduce(args: object): void;
+  /** CPU seconds that the process has used so far. */
+  cpuSeconds(args: object): number;
   close(args: object): void;
 }
 
@@ -93,8 +114,11 @@ export class RemotePeer {
   }
 
   /** Registers; resolves when admitted. */
-  async connect(address: string, connectionsPerPeer = 1): Promise<{ admittedMs: number }> {
-    const { peerId, admittedMs } = await this.call("connect", { address, connectionsPerPeer });
+  async connect(
+    address: string,
+    options: { readonly connectionsPerPeer?: number; readonly transport?: Transport } = {},
+  ): Promise<{ admittedMs: number }> {
+    const { peerId, admittedMs } = await this.call("connect", { address, ...options });
     this.peerId = peerId;
     return { admittedMs };
   }
@@ -115,7 +139,7 @@ export async function firstPeers(
   namespaceOf: (index: number) => string | undefined = () => undefined,
 ): Promise<RemotePeer[]> {
   const peers = Array.from({ length: count }, (_, index) => new RemotePeer(namespaceOf(index)));
-  await Promise.all(peers.map((peer) => peer.connect(address, connectionsPerPeer)));
+  await Promise.all(peers.map((peer) => peer.connect(address, { connectionsPerPeer })));
   return peers;
 }
 

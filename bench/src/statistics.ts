@@ -22,6 +22,18 @@ export function summarize(values: readonly number[]): Summary {
   return { count: sorted.length, min: at(0), median: at(0.5), p99: at(0.99), max: at(1) };
 }
 
+/** Of rounds of which some may have failed, which are NaN then. NaN when all have. */
+export function medianOf(rounds: readonly number[]): number {
+  const sorted = rounds.filter((value) => !Number.isNaN(value)).sort((a, b) => a - b);
+  const middle = sorted.length / 2;
+  return ((sorted[Math.ceil(middle) - 1] ?? Number.NaN) + (sorted[Math.floor(middle)] ?? Number.NaN)) / 2;
+}
+
+/** The median of the rounds' ratios of `theirs` to `ours`. */
+export function ratioOf(theirs: readonly number[], ours: readonly number[]): number {
+  return medianOf(theirs.map((value, round) => value / (ours[round] ?? Number.NaN)));
+}
+
 export function formatMs({ median, p99, max, count }: Summary): string {
   return `median ${median.toFixed(2)} ms, p99 ${p99.toFixed(2)}, max ${max.toFixed(2)} (${count})`;
 }

@@ -5,7 +5,7 @@ import { onPath, run } from "./command.mjs";
 const INCLUDE_FOLDERS = ["/usr/include", "/usr/local/include"];
 
 /** @param {string} header */
-function hasHeader(header) {
+export function hasHeader(header) {
   return INCLUDE_FOLDERS.some((folder) => existsSync(`${folder}/${header}`));
 }
 

@@ -62,4 +62,4 @@ export type { CommunicatorEvents, EpochEvent, PeerJoinedEvent, PeerLostEvent } f
 export type { AllReduceAllResult } from "./peer/reduce-list.js";
 export { SharedState, type SharedStateOptions } from "./peer/shared-state.js";
 export type { SyncResult } from "./peer/state-sync.js";
-export type { DType, Tensor } from "./peer/tensor.js";
+export type { ArrayOf, DType, Tensor } from "./peer/tensor.js";

@@ -28,8 +28,7 @@ export const ERROR_CATALOGUE = {
   },
   ERR_PCCL_TAG_IN_USE: {
     retryable: false,
-    meaning:
-      "An op with the same tag is in flight on this peer; of sends and receives, one with the same partner and direction.",
+    meaning: "An op of the group with the same tag is in flight on this peer.",
     remedy: "Give concurrent ops different tags, the same on every peer.",
   },
   ERR_PCCL_TOO_MANY_OPS: {

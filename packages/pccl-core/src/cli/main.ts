@@ -2,12 +2,14 @@
 import { createRequire } from "node:module";
 import { parseArgs } from "node:util";
 import { PcclError } from "../base/errors.js";
+import { runBenchCommand } from "./bench.js";
 import { runCoordinator } from "./coordinator.js";
 import { runSimulate } from "./simulate.js";
 import { runStress } from "./stress.js";
 import { USAGE, UsageError } from "./usage.js";
 
 const COMMANDS: Record<string, (args: readonly string[]) => Promise<number>> = {
+  bench: runBenchCommand,
   coordinator: runCoordinator,
   simulate: runSimulate,
   stress: runStress,

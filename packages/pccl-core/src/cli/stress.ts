@@ -6,14 +6,13 @@ import { GROUP_MAX, LEASE_MAX_MS, LEASE_MIN_MS } from "../base/limits.js";
 import { type StressOptions, StressRun, type StressStatus } from "../stress/run.js";
 import type { Fault } from "../stress/schedule.js";
 import { formatSummary } from "../stress/summary.js";
+import { StatusLine } from "./status-line.js";
 import { UsageError } from "./usage.js";
 
 const PEERS_DEFAULT = 10;
 const PEERS_MAX = 100;
 const DURATION_DEFAULT = "60s";
 const LEASE_DEFAULT_MS = 2_000;
-const STATUS_TERMINAL_MS = 500;
-const STATUS_PLAIN_MS = 5_000;
 const UNITS_MS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 };
 
 export const STRESS_USAGE: string = `Usage: pccl stress [options]
@@ -126,24 +125,18 @@ export async function runStress(args: readonly string[]): Promise<number> {
   process.on("SIGTERM", onSignal);
   process.stderr.write(`seed ${options.seed}\n`);
   const run = new StressRun(options);
-  const terminal = process.stderr.isTTY;
-  const timer = setInterval(
-    () => {
-      const status = run.status();
-      if (status === undefined) return;
-      const line = formatStatus(status);
-      process.stderr.write(terminal ? `\r\x1b[K${line}` : `${line}\n`);
-    },
-    terminal ? STATUS_TERMINAL_MS : STATUS_PLAIN_MS,
-  );
+  const line = new StatusLine(() => {
+    const status = run.status();
+    return status === undefined ? undefined : formatStatus(status);
+  });
   try {
     const summary = await run.run(interrupted.signal);
-    if (terminal) process.stderr.write("\r\x1b[K");
+    line.clear();
     process.stdout.write(json ? `${JSON.stringify(summary)}\n` : formatSummary(summary));
     if (interrupted.signal.aborted) return 130;
     return summary.ok ? 0 : 1;
   } finally {
-    clearInterval(timer);
+    line.end();
     process.off("SIGINT", onSignal);
     process.off("SIGTERM", onSignal);
   }

@@ -3,6 +3,7 @@
 export const USAGE = `Usage: pccl <command> [options]
 
 Commands:
+  bench         Measure the collectives, checked first, on this machine or between several
   coordinator   Run the coordinator that peers connect to
   simulate      Run the protocol through whole worlds of faults in virtual time
   stress        Disturb real peers in every way, and check that nothing hangs or diverges

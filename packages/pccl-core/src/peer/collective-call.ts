@@ -27,8 +27,9 @@ export interface CollectiveResult {
 export interface OpOptions extends CallOptions {
   /**
    * Names the op among concurrent ones; 0 to 2^64-1, the same on every peer. Default 0. Peers match their calls with
-   * the same tag in the order in which each makes them, whatever their kind; those of send and recv by tag, sender and
-   * receiver, apart from the group's. One with the same name may be in flight at a time.
+   * the same tag in the order in which each makes them, whatever their kind; one of these may be in flight at a time.
+   * Sends and receives are matched by tag, sender and receiver, apart from the group's ops, also in the order in which
+   * they are made, and several may be in flight.
    */
   readonly tag?: bigint | number | undefined;
 }

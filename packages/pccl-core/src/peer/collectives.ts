@@ -126,8 +126,8 @@ export abstract class Collectives {
 
   /**
    * Sends `data` to the peer `to`, which calls `recv` with this peer's id, the same tag, length and dtype. Resolves
-   * when that one has it. Members other than the two take no part. Several to one peer may be in flight with
-   * different tags, and also one in each direction with the same tag.
+   * when that one has it. Members other than the two take no part. Several may be in
+   * flight in either direction; those with the same tag are matched in the order in which each side calls them.
    *
    * ERR_PCCL_PEER_LOST may come of the loss of a third member, too: the call is then made again, while `peers` has
    * the other one. In groups of more than 16 members it is refused between members that aren't linked.

@@ -75,6 +75,11 @@ export class EngineOps {
     return this.#pending.size;
   }
 
+  /** A zeroed buffer of pages of its own. */
+  allocate(bytes: number): ArrayBuffer {
+    return guard("alloc", () => addon().allocate(bytes));
+  }
+
   /**
    * Runs a collective op to its end. It was shaped for a group of `peers`: if that isn't the installed one any more,
    * and the call's shape depends on it or doesn't fit the new one, it rejects with ERR_PCCL_PEER_LOST.
@@ -85,7 +90,7 @@ export class EngineOps {
    */
   async collective(call: CollectiveCall, peers: readonly number[], signal?: AbortSignal): Promise<OpDone> {
     const name = `${callName(call.kind)}(tag ${call.tag})`;
-    if (VIEW_BOUND.has(call.kind)) await this.#checkGroup(name, peers);
+    if (VIEW_BOUND.has(call.kind) && !this.#hasGroup(peers)) throw await this.#viewChanged(name);
     try {
       return await this.#run(
         name,
@@ -95,20 +100,25 @@ export class EngineOps {
       );
     } catch (error) {
       // The view may have been replaced after the caller has looked at it.
-      if (error instanceof InvalidArgumentError) await this.#checkGroup(name, peers);
-      throw error;
+      throw error instanceof InvalidArgumentError && !this.#hasGroup(peers)
+        ? await this.#viewChanged(name)
+        : error;
     }
   }
 
-  /** Rejects, once listeners have been told of the view, if the group isn't `peers` any more. */
-  async #checkGroup(name: string, peers: readonly number[]): Promise<void> {
-    const { view } = this;
-    if (view === undefined || view.members.join() === peers.join()) return;
-    if (view.epoch > this.#toldEpoch && !this.#closed) {
-      await new Promise<void>((resolve) => this.#waiting.push({ epoch: view.epoch, resolve }));
+  #hasGroup(peers: readonly number[]): boolean {
+    return this.#closed || this.view?.members.join() === peers.join();
+  }
+
+  /** The error of an op that was made for an older view; comes when listeners have been told of the present one. */
+  async #viewChanged(name: string): Promise<PcclError> {
+    const epoch = this.view?.epoch ?? 0;
+    if (epoch > this.#toldEpoch) {
+      await new Promise<void>((resolve) => this.#waiting.push({ epoch, resolve }));
     }
-    const message = `${name}: the view changed to epoch ${view.epoch} before it began`;
-    throw pcclError("ERR_PCCL_PEER_LOST", message, { epoch: view.epoch });
+    return pcclError("ERR_PCCL_PEER_LOST", `${name}: the view changed to epoch ${epoch} before it began`, {
+      epoch,
+    });
   }
 
   /** Pins and hashes tensors, and lets other peers fetch them until `release`. An abort of `signal` releases them. */
@@ -201,11 +211,15 @@ export class EngineOps {
     if (event.type !== "op-done" && event.type !== "op-failed") return;
     // Who catches the loss of a peer, or has a result of the view after it, finds that the listeners have heard of it:
     // the session's notice of the new view comes from another thread and may be the later one.
-    const byView = event.type === "op-failed" && event.error.code === "ERR_PCCL_PEER_LOST";
-    const epoch = event.type === "op-done" ? event.epoch : byView ? (this.view?.epoch ?? 0) : 0;
-    if (epoch > this.#toldEpoch && !this.#closed) {
-      this.#waiting.push({ epoch, resolve: () => this.#settle(event) });
-    } else this.#settle(event);
+    const epoch = this.#closed ? 0 : this.#viewBehind(event);
+    if (epoch > this.#toldEpoch) this.#waiting.push({ epoch, resolve: () => this.#settle(event) });
+    else this.#settle(event);
+  }
+
+  /** The view that an op ended in, or that has ended it. */
+  #viewBehind(event: OpEvent): number {
+    if (event.type === "op-done") return event.epoch;
+    return event.error.code === "ERR_PCCL_PEER_LOST" ? (this.view?.epoch ?? 0) : 0;
   }
 
   #settle(event: OpEvent): void {

@@ -1,6 +1,6 @@
 /** What counts as a tensor at the public surface, and the checks every call makes before native code sees one. */
 import type { DType, Tensor } from "@pccl/bindings";
-import { checkOneOf, describe } from "../base/check.js";
+import { checkInteger, checkOneOf, describe } from "../base/check.js";
 import { pcclError } from "../base/errors.js";
 
 export type { DType, Tensor };
@@ -20,6 +20,8 @@ const DTYPES: readonly (readonly [TensorType, DType])[] = [
   [BigInt64Array, "i64"],
   [BigUint64Array, "u64"],
 ];
+/** More than any machine has, and what native code takes. */
+const ALLOC_BYTES_MAX = 2 ** 46;
 const TYPE_NAMES = DTYPES.map(([type]) => type.name).join(", ");
 
 /** The array type and the DType that goes with it. */
@@ -38,6 +40,40 @@ export function checkDType(call: string, tensor: Tensor, dtype: unknown): DType 
   const [type, own] = kindOf(tensor);
   const possible = own === "u16" ? (["u16", "f16", "bf16"] as const) : [own];
   return checkOneOf(call, `dtype of a ${type.name}`, dtype ?? own, possible);
+}
+
+/** The array that holds elements of a dtype. */
+export interface ArrayOf {
+  readonly f32: Float32Array<ArrayBuffer>;
+  readonly f64: Float64Array<ArrayBuffer>;
+  readonly i8: Int8Array<ArrayBuffer>;
+  readonly u8: Uint8Array<ArrayBuffer>;
+  readonly i16: Int16Array<ArrayBuffer>;
+  readonly u16: Uint16Array<ArrayBuffer>;
+  readonly i32: Int32Array<ArrayBuffer>;
+  readonly u32: Uint32Array<ArrayBuffer>;
+  readonly i64: BigInt64Array<ArrayBuffer>;
+  readonly u64: BigUint64Array<ArrayBuffer>;
+  readonly f16: Uint16Array<ArrayBuffer>;
+  readonly bf16: Uint16Array<ArrayBuffer>;
+}
+
+/** `count` elements of `dtype` in the memory that `allocate` gives. */
+export function allocTensor<D extends DType>(
+  count: number,
+  dtype: D,
+  allocate: (bytes: number) => ArrayBuffer,
+): ArrayOf[D] {
+  const names = [...DTYPES.map(([, name]) => name), "f16", "bf16"] as const;
+  const name = checkOneOf("alloc", "dtype", dtype, names);
+  const held = name === "f16" || name === "bf16" ? "u16" : name;
+  const [type] = DTYPES.find(([, own]) => own === held) as (typeof DTYPES)[number];
+  const Type = type as unknown as {
+    new (buffer: ArrayBuffer, offset: number, length: number): ArrayOf[D];
+    readonly BYTES_PER_ELEMENT: number;
+  };
+  const length = checkInteger("alloc", "count", count, 1, ALLOC_BYTES_MAX / Type.BYTES_PER_ELEMENT);
+  return new Type(allocate(length * Type.BYTES_PER_ELEMENT), 0, length);
 }
 
 /** A tensor's memory. */

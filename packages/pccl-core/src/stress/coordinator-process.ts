@@ -2,7 +2,7 @@
 import type { ChildProcess } from "node:child_process";
 import { createInterface } from "node:readline";
 import { pcclError } from "../base/errors.js";
-import { endsWithin, kill, start } from "./child.js";
+import { endsWithin, kill, start } from "../process/child.js";
 
 const START_TIMEOUT_MS = 20_000;
 const STOP_TIMEOUT_MS = 10_000;

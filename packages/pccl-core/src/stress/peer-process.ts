@@ -1,6 +1,6 @@
 /** One peer process as a stress run sees it: where it is, and what has been done to it. */
 import type { ChildProcess } from "node:child_process";
-import { endsWithin, hasEnded, kill, start } from "./child.js";
+import { endsWithin, hasEnded, kill, start } from "../process/child.js";
 import type { PeerCommand, PeerConfig, PeerMessage, Phase, StepReport } from "./messages.js";
 import type { PeerNetwork } from "./network.js";
 

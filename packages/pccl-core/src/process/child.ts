@@ -1,4 +1,4 @@
-/** A child process of a stress run: started in a namespace or not, and sure to be gone at the end. */
+/** A child process that works for this one: started in a namespace or not, and sure to be gone at the end. */
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";

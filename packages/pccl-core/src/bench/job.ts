@@ -1,0 +1,50 @@
+/** What is measured, and what comes out: the same for peers in processes of this one's and for peers anywhere. */
+import type { ReduceOp } from "@pccl/bindings";
+import type { DType } from "../peer/tensor.js";
+import type { CollectiveName, Place } from "./collectives.js";
+
+export type Transport = "auto" | "tcp" | "shm";
+
+/** All peers need the same one. */
+export interface BenchJob {
+  readonly collective: CollectiveName;
+  readonly world: number;
+  /** Each is rounded down to whole elements, and whole blocks of them. */
+  readonly sizesBytes: readonly number[];
+  readonly dtype: DType;
+  readonly op: ReduceOp;
+  readonly place: Place;
+  readonly transport: Transport;
+  /** Undefined: what connect() takes by itself. */
+  readonly connectionsPerPeer: number | undefined;
+  /** Undefined: as many as take about a second. */
+  readonly iterations: number | undefined;
+  /** The share of each peer's data that goes to rank 0, of an all-to-all with counts; undefined: one without. */
+  readonly skew: number | undefined;
+  /** Ops at once, which share the size. */
+  readonly concurrency: number;
+}
+
+/** One line of the results. Names and units are public: `pccl bench --json` prints exactly this. */
+export interface Measurement {
+  readonly collective: CollectiveName;
+  readonly world: number;
+  readonly bytes: number;
+  readonly dtype: DType | "none";
+  readonly op: ReduceOp | "none";
+  /** What carried the bytes: "mixed" when some links were of one kind and some of the other, "none" in a world of one. */
+  readonly transport: "tcp" | "shm" | "mixed" | "none";
+  readonly medianSeconds: number;
+  readonly minSeconds: number;
+  readonly maxSeconds: number;
+  readonly algbwGBps: number;
+  readonly busbwGBps: number;
+  /** Every element of the result was checked on every peer before the measurement; without that there is none. */
+  readonly verified: true;
+}
+
+export interface Progress {
+  readonly phase: "joining" | "checking" | "measuring";
+  /** 0 while joining. */
+  readonly bytes: number;
+}

@@ -1,0 +1,15 @@
+/** What a benchmark and its peer processes tell each other over IPC. */
+import type { BenchJob, Measurement, Progress } from "./job.js";
+
+export interface PeerConfig {
+  readonly coordinator: string;
+  readonly job: BenchJob;
+}
+
+export type PeerMessage =
+  | { readonly kind: "progress"; readonly progress: Progress }
+  | { readonly kind: "measurement"; readonly measurement: Measurement }
+  /** All is done; the process ends by itself. */
+  | { readonly kind: "done" }
+  /** `code` is empty for an error that isn't this library's. */
+  | { readonly kind: "failed"; readonly code: string; readonly reason: string };
