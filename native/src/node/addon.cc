@@ -5,6 +5,7 @@
 #include "node/engine_object.h"
 #include "node/engine_registry.h"
 #include "node/errors.h"
+#include "node/moe_experts.h"
 #include "node/moe_planner.h"
 #include "node/moe_router.h"
 #include "node/page_memory.h"
@@ -60,6 +61,10 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("projectRouterGradient", Napi::Function::New<project_router_gradient>(env, "projectRouterGradient"));
   exports.Set("route", Napi::Function::New<route>(env, "route"));
   exports.Set("routeGradient", Napi::Function::New<route_gradient>(env, "routeGradient"));
+  exports.Set("expertBytes", Napi::Function::New<expert_bytes>(env, "expertBytes"));
+  exports.Set("packExpert", Napi::Function::New<pack_expert>(env, "packExpert"));
+  exports.Set("expertForward", Napi::Function::New<expert_forward>(env, "expertForward"));
+  exports.Set("expertBackward", Napi::Function::New<expert_backward>(env, "expertBackward"));
   return exports;
 }
 

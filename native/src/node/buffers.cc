@@ -1,9 +1,11 @@
 #include "node/buffers.h"
 
 #include <optional>
+#include <utility>
 
 #include "base/dtype.h"
 #include "node/errors.h"
+#include "node/page_memory.h"
 
 namespace pccl::node {
 
@@ -81,6 +83,13 @@ DType read_dtype(Napi::Value value, const std::string& what, const Tensor& tenso
   if (name == dtype_name(DType::f16)) return DType::f16;
   if (name == dtype_name(DType::bf16)) return DType::bf16;
   throw_not(value, what, "\"u16\", \"f16\" or \"bf16\", which a Uint16Array can hold");
+}
+
+void Lease::pin(Napi::Value array) {
+  arrays_.push_back(Napi::Persistent(array.As<Napi::Object>()));
+  void* data = nullptr;
+  napi_get_typedarray_info(array.Env(), array, nullptr, nullptr, &data, nullptr, nullptr);
+  if (std::shared_ptr<const void> pages = hold_pages(data)) pages_.push_back(std::move(pages));
 }
 
 }  // namespace pccl::node

@@ -4,6 +4,7 @@
 #include <napi.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -32,10 +33,11 @@ DType read_dtype(Napi::Value value, const std::string& what, const Tensor& tenso
 // environment's own thread, so a Lease never leaves it.
 class Lease {
  public:
-  void pin(Napi::Value array) { arrays_.push_back(Napi::Persistent(array.As<Napi::Object>())); }
+  void pin(Napi::Value array);
 
  private:
   std::vector<Napi::ObjectReference> arrays_;
+  std::vector<std::shared_ptr<const void>> pages_;
 };
 
 }  // namespace pccl::node

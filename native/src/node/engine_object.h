@@ -47,9 +47,13 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   std::string host_id_;
 };
 
+class ExpertThread;
+
 // What one environment that loaded the addon owns.
 struct Environment {
   Napi::FunctionReference engine_class;
+  // Null until the first call that needs it; ends with the environment.
+  ExpertThread* expert_thread = nullptr;
 };
 
 }  // namespace pccl::node

@@ -61,12 +61,14 @@ std::string describe(Napi::Value value) {
 
 }  // namespace
 
-void throw_error(Napi::Env env, const Error& error) {
+Napi::Error error_of(Napi::Env env, const Error& error) {
   Napi::Error thrown = Napi::Error::New(env, error.message);
   thrown.Set("code", Napi::String::New(env, error_code_name(error.code)));
   if (error.peer) thrown.Set("peerId", Napi::Number::New(env, static_cast<double>(*error.peer)));
-  throw thrown;
+  return thrown;
 }
+
+void throw_error(Napi::Env env, const Error& error) { throw error_of(env, error); }
 
 void throw_invalid(Napi::Env env, const std::string& message) {
   throw_error(env, {ErrorCode::invalid_argument, message, std::nullopt});

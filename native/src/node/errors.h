@@ -14,6 +14,7 @@ namespace pccl::node {
 
 inline constexpr std::size_t error_code_count = static_cast<std::size_t>(ErrorCode::out_of_memory) + 1;
 
+Napi::Error error_of(Napi::Env env, const Error& error);
 [[noreturn]] void throw_error(Napi::Env env, const Error& error);
 [[noreturn]] void throw_invalid(Napi::Env env, const std::string& message);
 // "WHAT must be EXPECTED, got a Uint8Array."

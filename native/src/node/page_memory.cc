@@ -5,7 +5,11 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
+#include <iterator>
+#include <map>
+#include <mutex>
 #include <string>
+#include <utility>
 
 #include "node/arguments.h"
 #include "node/errors.h"
@@ -21,6 +25,57 @@ struct Mapping {
   std::byte* memory = nullptr;
   std::size_t bytes = 0;
 };
+
+// Unmaps when it goes.
+class Pages {
+ public:
+  explicit Pages(const Mapping& mapping) : mapping_(mapping) {}
+  ~Pages() { ::munmap(mapping_.memory, mapping_.bytes); }
+  Pages(const Pages&) = delete;
+  Pages& operator=(const Pages&) = delete;
+
+  bool contain(const void* address) const {
+    const auto offset = reinterpret_cast<std::uintptr_t>(address) - reinterpret_cast<std::uintptr_t>(mapping_.memory);
+    return offset < mapping_.bytes;
+  }
+
+ private:
+  const Mapping mapping_;
+};
+
+// All pages of the process that a buffer still has, by their addresses.
+class Directory {
+ public:
+  void add(const std::byte* memory, std::shared_ptr<const Pages> pages) {
+    const std::lock_guard lock(mutex_);
+    pages_[memory] = std::move(pages);
+  }
+  // The pages go with the last one who holds them.
+  void remove(const std::byte* memory) {
+    std::shared_ptr<const Pages> last;
+    const std::lock_guard lock(mutex_);
+    const auto found = pages_.find(memory);
+    last = std::move(found->second);
+    pages_.erase(found);
+  }
+  std::shared_ptr<const Pages> find(const void* address) {
+    const std::lock_guard lock(mutex_);
+    auto after = pages_.upper_bound(static_cast<const std::byte*>(address));
+    if (after == pages_.begin()) return nullptr;
+    const std::shared_ptr<const Pages>& pages = std::prev(after)->second;
+    return pages->contain(address) ? pages : nullptr;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<const std::byte*, std::shared_ptr<const Pages>> pages_;
+};
+
+// Never destroyed: buffers are finalized until the process ends.
+Directory& directory() {
+  static auto* const all = new Directory;
+  return *all;
+}
 
 std::byte* map(std::size_t bytes) {
   void* const at = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -52,9 +107,13 @@ Napi::Value allocate(const Napi::CallbackInfo& info) {
       const std::string why = std::strerror(errno);
       throw_error(env, {ErrorCode::out_of_memory, "alloc: no memory for " + std::to_string(bytes) + " bytes: " + why + ".", {}});
     }
-    return Napi::ArrayBuffer::New(env, mapping.memory, bytes,
-                                  [kept = mapping.bytes](Napi::Env, void* memory) { ::munmap(memory, kept); });
+    directory().add(mapping.memory, std::make_shared<const Pages>(mapping));
+    return Napi::ArrayBuffer::New(env, mapping.memory, bytes, [](Napi::Env, void* memory) {
+      directory().remove(static_cast<const std::byte*>(memory));
+    });
   });
 }
+
+std::shared_ptr<const void> hold_pages(const void* address) { return directory().find(address); }
 
 }  // namespace pccl::node

@@ -4,10 +4,16 @@
 
 #include <napi.h>
 
+#include <memory>
+
 namespace pccl::node {
 
-// allocate(bytes): a zeroed ArrayBuffer over such memory. It goes back to the system when the buffer is collected.
-// Throws ERR_PCCL_OUT_OF_MEMORY when there is none left.
+// allocate(bytes): a zeroed ArrayBuffer over such memory. It goes back to the system when the buffer is collected and
+// nobody holds it. Throws ERR_PCCL_OUT_OF_MEMORY when there is none left.
 Napi::Value allocate(const Napi::CallbackInfo& info);
+
+// Keeps the memory at an address, if allocate gave it, for as long as the result lives; null for other memory. An
+// environment that ends lets its buffers go before it tells anybody, so that a reference to one isn't enough.
+std::shared_ptr<const void> hold_pages(const void* address);
 
 }  // namespace pccl::node

@@ -422,6 +422,28 @@ export interface RawRouting {
   readonly gates: Float32Array;
 }
 
+export interface RawExpertShape {
+  readonly kind: "swiglu" | "gpt-oss";
+  /** Of weights, tokens and results; bf16 lies in a Uint16Array. Gradients of weights are f32. */
+  readonly dtype: "f32" | "bf16";
+  readonly hidden: number;
+  readonly inner: number;
+}
+
+/** The tokens of one expert. Lists lie one after the other in all arrays of a call. */
+export interface RawExpertTokens {
+  readonly tokens: number;
+  /** What packExpert made. */
+  readonly weights: Uint8Array;
+}
+
+export interface RawExpertGradients extends RawExpertTokens {
+  /** Of the first token, among all tokens of the expert. */
+  readonly firstPosition: number;
+  /** In the order and sizes of packExpert's tensors; the call adds to them. */
+  readonly gradients: readonly Float32Array[];
+}
+
 export interface Addon {
   /** Raised when this surface changes; the loader refuses another number. */
   readonly abiVersion: number;
@@ -453,4 +475,36 @@ export interface Addon {
     routing: Pick<RawRouting, "firstSlot" | "experts">,
     gateGradients: Float32Array,
   ): Float32Array;
+
+  /** Bytes of a packed expert. */
+  expertBytes(shape: RawExpertShape): { readonly inference: number; readonly training: number };
+  /**
+   * Calls with experts run one after the other on a thread of their own. Their arrays stay pinned until the promise
+   * is settled, and their buffers can't be transferred from then on. Bad input throws, before anything changes.
+   *
+   * swiglu's tensors: gate and up [inner][hidden], down [hidden][inner]. gpt-oss's: gateUp [hidden][2 inner], with
+   * gates and ups in turn, its bias, down [inner][hidden], its bias. `into` is at a multiple of 64 bytes; its size
+   * says whether it trains.
+   */
+  packExpert(
+    shape: RawExpertShape,
+    tensors: readonly (Float32Array | Uint16Array)[],
+    into: Uint8Array,
+  ): Promise<void>;
+  /** x and y are tokens × hidden, preactivations tokens × 2 inner. */
+  expertForward(
+    shape: RawExpertShape,
+    experts: readonly RawExpertTokens[],
+    x: Float32Array | Uint16Array,
+    y: Float32Array | Uint16Array,
+    preactivations?: Float32Array | Uint16Array,
+  ): Promise<void>;
+  expertBackward(
+    shape: RawExpertShape,
+    experts: readonly RawExpertGradients[],
+    x: Float32Array | Uint16Array,
+    preactivations: Float32Array | Uint16Array,
+    yGradient: Float32Array | Uint16Array,
+    xGradient: Float32Array | Uint16Array,
+  ): Promise<void>;
 }

@@ -3,6 +3,8 @@ import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 import type { Addon, Engine, EngineEvent } from "./addon.js";
 import { GuardedEngine } from "./guarded-engine.js";
+import { guardedExperts } from "./guarded-experts.js";
+import { keepInPlace } from "./untransferable.js";
 
 /** native/src/node/addon.cc has the same number. */
 const ABI_VERSION = 4;
@@ -50,6 +52,13 @@ export function loadAddon(): Addon {
         new GuardedEngine(raw.createEngine(options, onEvents)),
       attachEngine: (id, onEvents: (events: EngineEvent[]) => void): Engine =>
         new GuardedEngine(raw.attachEngine(id, onEvents)),
+      allocate: (bytes): ArrayBuffer => {
+        const buffer = raw.allocate(bytes);
+        // Node doesn't transfer what native code allocated, which would make it look like WebAssembly memory.
+        keepInPlace(buffer);
+        return buffer;
+      },
+      ...guardedExperts(raw),
     };
   }
   return loaded;

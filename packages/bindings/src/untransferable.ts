@@ -54,11 +54,16 @@ export function refuseWasmMemory(what: string, view: unknown): void {
 
 /**
  * For good, as Node has no way to take it back: postMessage and structuredClone copy the buffer from now on, or
- * refuse it, where they would have transferred it. Call once native code has accepted the array.
+ * refuse it, where they would have transferred it.
  */
-export function markUntransferable(tensor: Tensor): void {
-  if (marked.has(tensor.buffer)) return;
-  marked.add(tensor.buffer);
+export function keepInPlace(buffer: ArrayBufferLike): void {
+  if (marked.has(buffer)) return;
+  marked.add(buffer);
   // A SharedArrayBuffer is never transferred.
-  if (tensor.buffer instanceof ArrayBuffer) workerThreads.markAsUntransferable(tensor.buffer);
+  if (buffer instanceof ArrayBuffer) workerThreads.markAsUntransferable(buffer);
+}
+
+/** Call once native code has accepted the array. */
+export function markUntransferable(tensor: Tensor): void {
+  keepInPlace(tensor.buffer);
 }

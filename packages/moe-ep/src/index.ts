@@ -12,6 +12,18 @@ export {
   type Sample,
 } from "./cost-model.js";
 export {
+  type ExpertBackward,
+  type ExpertForward,
+  type ExpertFormat,
+  type ExpertNumbers,
+  type ExpertTensors,
+  type ExpertTokens,
+  ExpertWeights,
+  expertBackward,
+  expertForward,
+  type PackOptions,
+} from "./experts.js";
+export {
   type EplbOptions,
   type ExpertPlan,
   type Interval,

@@ -4,24 +4,9 @@
  */
 import { Router, type RouterOptions, type Routing, routerLogits, routerLogitsGradient } from "@pccl/moe-ep";
 import { describe, expect, it } from "vitest";
-import { goldenFiles, goldenPath, hasGolden, WHY_SKIPPED } from "./shared.js";
-import { readSafeTensors } from "./safetensors.js";
-
-/** Deterministic numbers between -1 and 1 (mulberry32). */
-function random(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 31 - 1;
-  };
-}
-
-function randomFloats(count: number, seed: number, scale = 1): Float32Array {
-  const next = random(seed);
-  return Float32Array.from({ length: count }, () => next() * scale);
-}
+import { readGoldenLayer, worstDifference } from "./golden-layer.js";
+import { randomFloats } from "./random-floats.js";
+import { goldenFiles, hasGolden, WHY_SKIPPED } from "./shared.js";
 
 /** A token's gates for given experts, as the models' papers and code define them. */
 function gatesOf(options: RouterOptions, logits: readonly number[], chosen: readonly number[]): number[] {
@@ -234,63 +219,23 @@ describe("bad input", () => {
 });
 
 describe.skipIf(!hasGolden)(`golden layers (${WHY_SKIPPED})`, () => {
-  /** The golden data says how far single precision is off; another order of the sums is off by a few times that. */
-  const FEW = 8;
-
-  function routerOf(metadata: Readonly<Record<string, string>>): Router {
-    const { kind, E, K } = metadata as { kind: string; E: string; K: string };
-    const common = { experts: Number(E), topK: Number(K) };
-    const options = JSON.parse(metadata.opts as string) as Record<string, unknown>;
-    if (kind === "gpt_oss") return new Router({ ...common, kind: "gpt-oss" });
-    if (kind === "mixtral") return new Router({ ...common, kind });
-    if (kind === "qwen3_moe") {
-      return new Router({ ...common, kind: "qwen3-moe", renormalize: (options.renorm ?? true) as boolean });
-    }
-    throw new Error(`unknown kind ${kind}`);
-  }
-
-  function deepSeekOf(metadata: Readonly<Record<string, string>>, correction: Float32Array): Router {
-    const options = JSON.parse(metadata.opts as string) as Record<string, number | boolean | undefined>;
-    return new Router({
-      kind: "deepseek-v3",
-      experts: Number(metadata.E),
-      topK: Number(metadata.K),
-      correction,
-      groups: Number(options.n_group ?? 1),
-      groupsKept: Number(options.topk_group ?? 1),
-      scale: Number(options.scale ?? 2.5),
-      renormalize: (options.norm ?? true) as boolean,
-      maskedScore: Number(options.mask_value ?? 0),
-    });
-  }
-
   it.each(goldenFiles("moe", ".safetensors"))("%s", (file) => {
-    const tensors = readSafeTensors(goldenPath(`moe/${file}`));
-    const { metadata, f32, i32 } = tensors;
-    const allowed = JSON.parse(metadata.fp32_max_abs_err as string) as Record<string, number>;
-    const expectNear = (name: string, actual: ArrayLike<number>, expected: ArrayLike<number>): void => {
-      expect(actual.length).toBe(expected.length);
-      let worst = 0;
-      for (let i = 0; i < expected.length; i++) {
-        worst = Math.max(worst, Math.abs((actual[i] as number) - (expected[i] as number)));
-      }
-      expect(worst, name).toBeLessThanOrEqual(FEW * (allowed[name] as number));
-    };
-    const isDeepSeek = metadata.kind === "deepseek_v3";
-    const router = isDeepSeek ? deepSeekOf(metadata, f32("e_score_correction_bias")) : routerOf(metadata);
+    const { router, f32, i32, allowed, metadata, isDeepSeek } = readGoldenLayer(file);
+    const expectNear = (name: string, actual: Float32Array, expected = f32(name)): void =>
+      expect(worstDifference(actual, expected), name).toBeLessThanOrEqual(allowed(name));
     const [x, weight] = [f32("x"), f32("router_weight")];
     const bias = metadata.kind === "gpt_oss" ? f32("router_bias") : undefined;
 
     const logits = routerLogits(x, weight, router.experts, bias);
-    expectNear("router_logits", logits, f32("router_logits"));
+    expectNear("router_logits", logits);
     const routing = router.route(logits);
     expect(Array.from(routing.experts)).toEqual(Array.from(i32("topk_idx")));
-    expectNear("topk_weight", routing.gates, f32("topk_weight"));
+    expectNear("topk_weight", routing.gates);
 
     const logitGradients = router.gradient(logits, routing, f32("grad_topk_weight"));
     const gradient = routerLogitsGradient(x, weight, router.experts, logitGradients);
-    expectNear("grad_router_weight", gradient.weight, f32("grad_router_weight"));
-    if (bias !== undefined) expectNear("grad_router_bias", gradient.bias, f32("grad_router_bias"));
+    expectNear("grad_router_weight", gradient.weight);
+    if (bias !== undefined) expectNear("grad_router_bias", gradient.bias);
     // The shared expert of DeepSeek-V3 has a part in grad_x too.
     if (!isDeepSeek) {
       const throughRouter = f32("grad_x").map((value, i) => value - (f32("grad_x_experts")[i] as number));
