@@ -2,7 +2,9 @@
 // them over loopback, and prints the minimum and median over the rounds of the slowest peer's time, the processor
 // time of all peers together (less disturbed by other load), and whether the sums were right.
 //
-//   all_reduce_bench [--peers 2] [--bytes 67108864] [--rounds 9] [--connections 1] [--in-place]
+// Short ones are to be repeated: a round is then that many, one after the other, and its time that of one on average.
+//
+//   all_reduce_bench [--peers 2] [--bytes 67108864] [--rounds 9] [--repeats 1] [--connections 1] [--in-place]
 //                    [--transport shm|tcp]
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -25,12 +27,14 @@ namespace {
 
 constexpr std::uint32_t peers_max = 64;
 constexpr std::uint32_t rounds_max = 1000;
+constexpr std::uint32_t repeats_max = 100'000;
 constexpr std::uint32_t connections_max = 64;
 
 struct Options {
   std::uint32_t peers = 2;
   std::uint64_t bytes = 64 << 20;
   std::uint32_t rounds = 9;
+  std::uint32_t repeats = 1;
   std::uint32_t connections = 1;  // per peer
   bool in_place = false;
   pccl::TransportMode transport = pccl::TransportMode::automatic;
@@ -89,17 +93,20 @@ int run_peer(Shared& shared, const Options& options, std::uint32_t rank) {
     for (std::uint64_t i = 0; i < count; ++i) send[i] = static_cast<float>(rank + 1) * static_cast<float>(i % 1000);
     ++shared.arrived[round];
     wait_until([&] { return shared.arrived[round] == options.peers; });
-    std::promise<void> over;
     const double cpu_begin = cpu_seconds();
     const auto begin = std::chrono::steady_clock::now();
-    engine->start({.send = send.data(), .send_count = count, .recv = into, .recv_count = count},
-                  [&](pccl::OpId, const pccl::OpResult& result) {
-                    if (result.error) ++shared.wrong;
-                    over.set_value();
-                  });
-    over.get_future().wait();
-    shared.seconds[rank][round] = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    shared.cpu_seconds[rank][round] = cpu_seconds() - cpu_begin;
+    for (std::uint32_t repeat = 0; repeat < options.repeats; ++repeat) {
+      std::promise<void> over;
+      engine->start({.send = send.data(), .send_count = count, .recv = into, .recv_count = count},
+                    [&](pccl::OpId, const pccl::OpResult& result) {
+                      if (result.error) ++shared.wrong;
+                      over.set_value();
+                    });
+      over.get_future().wait();
+    }
+    const std::chrono::duration<double> time = std::chrono::steady_clock::now() - begin;
+    shared.seconds[rank][round] = time.count() / options.repeats;
+    shared.cpu_seconds[rank][round] = (cpu_seconds() - cpu_begin) / options.repeats;
     for (std::uint64_t i = 0; i < count; ++i) {
       if (into[i] == total * static_cast<float>(i % 1000)) continue;
       ++shared.wrong;
@@ -129,6 +136,8 @@ Options parse(int argc, char** argv) {
       options.bytes = value;
     } else if (name == "--rounds" && value >= 1 && value <= rounds_max) {
       options.rounds = static_cast<std::uint32_t>(value);
+    } else if (name == "--repeats" && value >= 1 && value <= repeats_max) {
+      options.repeats = static_cast<std::uint32_t>(value);
     } else if (name == "--connections" && value >= 1 && value <= connections_max) {
       options.connections = static_cast<std::uint32_t>(value);
     } else {
@@ -137,6 +146,10 @@ Options parse(int argc, char** argv) {
                    "                        [--transport shm|tcp]\n");
       std::exit(2);
     }
+  }
+  if (options.in_place && options.repeats > 1) {
+    std::fprintf(stderr, "all_reduce_bench: in place, the result would be the next repeat's input\n");
+    std::exit(2);
   }
   return options;
 }

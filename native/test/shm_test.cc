@@ -236,7 +236,7 @@ TEST_P(ShmResume, OpsSurviveLostLanes) {
       ++cuts;
     }
   });
-  for (int round = 0; round < 20 || cuts < 10; ++round) {
+  for (int round = 0; round < 12 || cuts < 10; ++round) {
     group.expect_sum(round % 2 == 0 ? 700'000 : 100);
     if (testing::Test::HasFatalFailure()) break;
   }

@@ -32,7 +32,7 @@ inline constexpr auto stalled_after = 1000ms;
 inline constexpr std::uint32_t chunk_bytes = 512 * 1024;
 // What an op can have its `ready` carry, which everybody takes in before the op is called here too: so much per member
 // and op in flight, and no more.
-inline constexpr std::size_t ready_payload_bytes_max = 16 * 1024 + 128;
+inline constexpr std::size_t ready_payload_bytes_max = 32 * 1024 + 128;
 inline constexpr std::size_t early_payload_bytes_max =
     (fully_linked_max - 1) * ops_in_flight_max * ready_payload_bytes_max;
 // Payload that a lane reads, or writes, before others have their turn.

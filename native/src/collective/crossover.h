@@ -9,9 +9,14 @@ namespace pccl {
 
 // Blocks up to this length go with the `ready`.
 inline constexpr std::uint64_t block_in_ready_bytes_max = 16 * 1024;
-// Contributions to a reduction likewise, in a group of that many.
-constexpr std::uint64_t one_shot_bytes_max(std::uint32_t) { return 16 * 1024; }
-
 static_assert(block_in_ready_bytes_max + 16 <= limits::ready_payload_bytes_max);
+
+// Contributions to a reduction likewise, in a group of that many: each sends its own to all others, so the more they
+// are the sooner the ring, which sends less, is faster.
+constexpr std::uint64_t one_shot_bytes_max(std::uint32_t ranks) {
+  if (ranks <= 2) return 32 * 1024;
+  return ranks <= 4 ? 16 * 1024 : 4 * 1024;
+}
+static_assert(one_shot_bytes_max(2) <= limits::ready_payload_bytes_max);
 
 }  // namespace pccl
