@@ -18,9 +18,10 @@ const UNITS_MS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000,
 export const STRESS_USAGE: string = `Usage: pccl stress [options]
 
 Starts a coordinator and peers as processes of this machine. The peers vote, sync a shared
-state of 4 MiB and reduce (10 × 128×128 f32 and one of 4 MiB) without pause, while every half
-to two seconds one joins or leaves, or something worse happens. After each step the hashes of
-all peers are compared; at the end processes, descriptors and memory are.
+state of 4 MiB, go through every other collective, and reduce (10 × 128×128 f32 and one of
+4 MiB) without pause, while every half to two seconds one joins or leaves, or something worse
+happens. Every element of every result is checked, and after each step the hashes of all peers
+are compared; at the end processes, descriptors and memory are.
 
 Options:
   --peers N            Most peers at a time (default ${PEERS_DEFAULT})

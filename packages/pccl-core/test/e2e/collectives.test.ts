@@ -59,7 +59,9 @@ function expectAllRight(outcomes: readonly Outcome[], worldSize: number): void {
 }
 
 describe.each([1, 2, 3, 5])("%d peers", (size) => {
-  it("get the right elements of every collective, of few elements and of many", async () => {
+  it("get the right elements of every collective, of few elements and of many", {
+    timeout: 240_000,
+  }, async () => {
     await using cluster = await Cluster.start(size);
     const { peers } = cluster;
     for (const kind of KINDS) {
@@ -204,8 +206,9 @@ describe("a withdrawn call", () => {
     expect(withdrawing.error).toMatchObject({ name: "TimeoutError" });
     const late = await absent.call<Outcome>("collective", { kind });
     const [waiting] = await finish([waits], "waits");
-    for (const outcome of [waiting, late])
-      expect(outcome?.error).toMatchObject({ code: "ERR_PCCL_CANCELLED" });
+    expect(late.error).toMatchObject({ code: "ERR_PCCL_CANCELLED" });
+    // Its sends to and from the one that withdrew may have been through before that.
+    if (kind !== "sendAndRecv") expect(waiting?.error).toMatchObject({ code: "ERR_PCCL_CANCELLED" });
     for (const outcome of [withdrawing, waiting, late]) expect(outcome?.wrong).toBeUndefined();
     expectAllRight(await each(cluster.peers, { kind }), 3);
   });

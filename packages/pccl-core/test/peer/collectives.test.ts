@@ -175,13 +175,15 @@ describe("the view", () => {
     const [one, two, three] = peers as [Communicator, Communicator, Communicator];
     let told = one.epoch;
     one.on("epoch", ({ epoch }) => (told = epoch));
-    await three.close();
     const seen = new Set<string>();
-    while (one.groupWorldSize === 3) {
-      seen.add(`${one.epoch} ${one.peers.join()}`);
-      await new Promise((resolve) => setImmediate(resolve));
-      expect(one.epoch).toBe(told);
-    }
+    const watch = async (): Promise<void> => {
+      while (one.groupWorldSize === 3) {
+        seen.add(`${one.epoch} ${one.peers.join()}`);
+        await new Promise((resolve) => setImmediate(resolve));
+        expect(one.epoch).toBe(told);
+      }
+    };
+    await Promise.all([watch(), three.close()]);
     expect(seen.size).toBe(1);
     expect(one.peers).toEqual([one.peerId, two.peerId]);
     const [first] = await Promise.all([one, two].map((peer) => peer.allGather(f32(1), f32(2))));
