@@ -175,13 +175,14 @@ describe("the view", () => {
     const [one, two, three] = peers as [Communicator, Communicator, Communicator];
     let told = one.epoch;
     one.on("epoch", ({ epoch }) => (told = epoch));
-    await three.close();
+    const closing = three.close();
     const seen = new Set<string>();
     while (one.groupWorldSize === 3) {
       seen.add(`${one.epoch} ${one.peers.join()}`);
       await new Promise((resolve) => setImmediate(resolve));
       expect(one.epoch).toBe(told);
     }
+    await closing;
     expect(seen.size).toBe(1);
     expect(one.peers).toEqual([one.peerId, two.peerId]);
     const [first] = await Promise.all([one, two].map((peer) => peer.allGather(f32(1), f32(2))));
