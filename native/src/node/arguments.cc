@@ -154,13 +154,10 @@ View read_view(Napi::Value value, const std::string& what) {
     const Napi::Object pair = read_object(relays.Get(i), which);
     view.relays.push_back({read_peer_id(pair.Get("a"), which + ".a"), read_peer_id(pair.Get("b"), which + ".b")});
   }
-  const Napi::Value hosts = object.Get("hosts");
-  if (!hosts.IsUndefined()) {
-    const Napi::Array numbers = read_array(hosts, what + ".hosts");
-    for (std::uint32_t i = 0; i < numbers.Length(); ++i) {
-      const std::string which = what + ".hosts[" + std::to_string(i) + "]";
-      view.hosts.push_back(static_cast<std::uint32_t>(read_integer(numbers.Get(i), which, 0, u32_max)));
-    }
+  const Napi::Array hosts = read_array(object.Get("hosts"), what + ".hosts");
+  for (std::uint32_t i = 0; i < hosts.Length(); ++i) {
+    const std::string which = what + ".hosts[" + std::to_string(i) + "]";
+    view.hosts.push_back(static_cast<std::uint32_t>(read_integer(hosts.Get(i), which, 0, u32_max)));
   }
   return view;
 }

@@ -154,8 +154,8 @@ export interface RingView {
   readonly silenceMs: number;
   /** Pairs of members that can't reach each other, for which this peer forwards bytes. */
   readonly relays: readonly { readonly a: number; readonly b: number }[];
-  /** Parallel to the ring: members with the same number are on the same host. Default: each on one of its own. */
-  readonly hosts?: readonly number[];
+  /** Parallel to the ring: members with the same number are on the same host; empty: each on one of its own. */
+  readonly hosts: readonly number[];
 }
 
 /** What a process can read without waiting about the view that is installed. */
