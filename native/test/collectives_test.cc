@@ -56,7 +56,8 @@ class Run {
             .recv = sides_[rank].recv.data(),
             .recv_count = sides_[rank].recv.size(),
             .dtype = dtype_of<T>(),
-            .tag = tag_};
+            .tag = tag_,
+            .in_huge_pages = true};
   }
   void start(std::size_t rank, const CollectiveCall& call) { ops_.push_back({rank, cluster_[rank].start(call)}); }
   void expect_right() {

@@ -50,6 +50,16 @@ std::vector<T> numbers(std::size_t rank, std::uint64_t count) {
   return values;
 }
 
+// As if it lay in huge pages.
+CollectiveCall in_place(std::vector<float>& data, std::uint64_t tag) {
+  return {.send = data.data(),
+          .send_count = data.size(),
+          .recv = data.data(),
+          .recv_count = data.size(),
+          .tag = tag,
+          .in_huge_pages = true};
+}
+
 // Each rank's result, all the same.
 template <typename T>
 std::vector<T> all_reduced(Cluster& cluster, const Layout& hosts, DType dtype, std::uint64_t count, ReduceOp op,
@@ -68,7 +78,8 @@ std::vector<T> all_reduced(Cluster& cluster, const Layout& hosts, DType dtype, s
                                        .recv_count = count,
                                        .dtype = dtype,
                                        .op = op,
-                                       .tag = 3}));
+                                       .tag = 3,
+                                       .in_huge_pages = true}));
   }
   for (std::size_t rank = 0; rank < ranks; ++rank) {
     const OpResult result = ops[rank].second.get();
@@ -129,7 +140,7 @@ TEST_P(Direct, RestoresWhenOneWithdraws) {
     std::vector<PendingOp> ops;
     for (std::size_t rank = 0; rank < hosts.size(); ++rank) {
       data.push_back(numbers<float>(rank, count));
-      ops.push_back(cluster[rank].all_reduce({data[rank].data(), data[rank].data(), count, DType::f32, ReduceOp::sum, by}));
+      ops.push_back(cluster[rank].start(in_place(data[rank], by)));
     }
     const bool withdrawn = cluster[by].engine->cancel(ops[by].first);
     for (std::size_t rank = 0; rank < hosts.size(); ++rank) {
@@ -152,7 +163,7 @@ TEST_P(Direct, FollowsTheVerdictWhenFrozen) {
     std::vector<PendingOp> ops;
     for (std::size_t rank = 0; rank < hosts.size(); ++rank) {
       data.push_back(numbers<float>(rank, count));
-      ops.push_back(cluster[rank].all_reduce({data[rank].data(), data[rank].data(), count}));
+      ops.push_back(cluster[rank].start(in_place(data[rank], 0)));
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(3 * round));
     cluster.next_view();
@@ -174,7 +185,7 @@ TEST_P(Direct, SurvivesAMembersEnd) {
     std::vector<PendingOp> ops;
     for (std::size_t rank = 0; rank < hosts.size(); ++rank) {
       data.push_back(numbers<float>(rank, count));
-      ops.push_back(cluster[rank].all_reduce({data[rank].data(), data[rank].data(), count}));
+      ops.push_back(cluster[rank].start(in_place(data[rank], 0)));
     }
     cluster.kill(dead);
     cluster.next_view();
@@ -194,6 +205,26 @@ INSTANTIATE_TEST_SUITE_P(Hosts, Direct,
                            for (const std::uint32_t host : layout.param) name += std::to_string(host);
                            return name;
                          });
+
+// Members of one host; those of several save bytes between hosts.
+TEST(DirectFallback, GoesOverLinksWhereOneHasSmallPages) {
+  const Layout hosts{0, 0, 0};
+  Cluster cluster = cluster_on(hosts);
+  std::vector<std::vector<float>> data;
+  std::vector<PendingOp> ops;
+  for (std::size_t rank = 0; rank < hosts.size(); ++rank) data.push_back(numbers<float>(rank, 200'000));
+  for (std::size_t rank = 0; rank < hosts.size(); ++rank) {
+    CollectiveCall call = in_place(data[rank], 0);
+    call.in_huge_pages = rank != 1;
+    ops.push_back(cluster[rank].start(call));
+  }
+  for (std::size_t rank = 0; rank < hosts.size(); ++rank) {
+    const OpResult result = ops[rank].second.get();
+    ASSERT_FALSE(result.error) << result.error->message;
+    EXPECT_EQ(result.algorithm, Algorithm::ring);
+    EXPECT_EQ(data[rank], data[0]);
+  }
+}
 
 TEST(DirectFallback, GoesOverLinksWhereMemoryCantBeRead) {
   // Links over TCP tell nothing of the process behind them.

@@ -186,6 +186,8 @@ struct CollectiveCall {
   ReduceOp op = ReduceOp::sum;  // of all_reduce and reduce_scatter
   std::uint64_t tag = 0;
   PeerId peer = 0;
+  // The buffers lie in huge pages, so that peers on this host read them cheaply.
+  bool in_huge_pages = false;
   // Of all_to_all: elements per rank, both or none.
   std::vector<std::uint64_t> send_counts = {};
   std::vector<std::uint64_t> recv_counts = {};

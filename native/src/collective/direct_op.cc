@@ -21,7 +21,7 @@ constexpr auto patience = 200ms;
 // What a `ready` carries before what the way over the links adds. Both ends are on one host.
 struct Opening {
   LentMemory memory;
-  std::uint64_t reads_all = 0;
+  std::uint64_t agrees = 0;
 };
 
 }  // namespace
@@ -37,9 +37,11 @@ DirectOp::DirectOp(const Request& request, const Context& context, Algorithm alg
     if (std::find(mates.begin(), mates.end(), rank) == mates.end()) continue;
     Link* const link = wire().link(rank);
     const std::optional<pid_t> process = link == nullptr ? std::nullopt : link->readable_process();
-    reads_all_ = reads_all_ && process.has_value();
+    agrees_ = agrees_ && process.has_value();
     other.process = process.value_or(0);
   }
+  // Over several hosts it saves bytes on the links between them.
+  if (algorithm == Algorithm::direct && !call().in_huge_pages) agrees_ = false;
   set_partners(ranks, true);
 }
 
@@ -51,7 +53,7 @@ const DirectOp::Partner& DirectOp::partner(std::uint32_t rank) const {
 
 Payload DirectOp::ready_payload(std::uint32_t to) {
   const Offer given = offer(to);
-  const Opening opening{loan_.describe(given.send, given.recv), reads_all_ ? 1u : 0u};
+  const Opening opening{loan_.describe(given.send, given.recv), agrees_ ? 1u : 0u};
   std::vector<std::uint8_t> bytes(sizeof opening);
   std::memcpy(bytes.data(), &opening, sizeof opening);
   if (const Payload more = links_->ready_payload(to)) bytes.insert(bytes.end(), more->begin(), more->end());
@@ -72,7 +74,7 @@ Op::Answer DirectOp::on_ready(std::uint32_t from, const Payload& payload, Differ
   const auto found = std::find_if(others_.begin(), others_.end(), [from](const Partner& one) { return one.rank == from; });
   if (found == others_.end()) return Answer::wrong;
   found->is_ready = true;
-  found->reads_all = opening.reads_all != 0;
+  found->agrees = opening.agrees != 0;
   found->memory = opening.memory;
   decide();
   return Answer::agreed;
@@ -82,8 +84,8 @@ void DirectOp::decide() {
   if (way_ != Way::open || !std::all_of(others_.begin(), others_.end(), [](const Partner& one) { return one.is_ready; })) {
     return;
   }
-  const bool all_read = std::all_of(others_.begin(), others_.end(), [](const Partner& one) { return one.reads_all; });
-  if (!reads_all_ || !all_read) return take_links();
+  const bool all_agree = std::all_of(others_.begin(), others_.end(), [](const Partner& one) { return one.agrees; });
+  if (!agrees_ || !all_agree) return take_links();
   way_ = Way::direct;
   wire().schedule();
 }

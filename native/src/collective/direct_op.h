@@ -1,10 +1,11 @@
 // A collective in which the members of one host read each other's memory, where they can: each lends the others its
 // buffers, takes what it needs from theirs, and nothing goes over their links but a few words. lent_memory.h has what
 // makes that safe. Where some member may not read another one of its host, all take the way over the links instead,
-// as another op within this one.
+// as another op within this one. They take it as well where a member's memory is dear to read, because it isn't in
+// huge pages, and there is nothing to be won but speed.
 //
-// Every `ready` carries where its sender's memory is and whether it can read all others of its host; so whoever has
-// all of them knows which way everybody takes.
+// Every `ready` carries where its sender's memory is and whether it would have it read; so whoever has all of them
+// knows which way everybody takes.
 //
 // The copying goes in pieces of limits::direct_piece_bytes, between which the thread does what else there is to do.
 // Memory: one such piece, and what a subclass says.
@@ -70,7 +71,7 @@ class DirectOp : public Op {
   struct Partner {
     std::uint32_t rank = 0;
     pid_t process = 0;
-    bool reads_all = false;
+    bool agrees = false;
     bool is_ready = false;
     LentMemory memory;
   };
@@ -88,7 +89,7 @@ class DirectOp : public Op {
   const std::unique_ptr<Op> links_;
   std::vector<Partner> others_;
   MemoryLoan loan_;
-  bool reads_all_ = true;
+  bool agrees_ = true;  // to the direct way
   Way way_ = Way::open;
   bool begun_ = false;      // of the direct way
   bool no_memory_ = false;  // for the chosen way

@@ -34,6 +34,8 @@ DType read_dtype(Napi::Value value, const std::string& what, const Tensor& tenso
 class Lease {
  public:
   void pin(Napi::Value array);
+  // All of it was given by allocate.
+  bool is_in_pages() const { return pages_.size() == arrays_.size(); }
 
  private:
   std::vector<Napi::ObjectReference> arrays_;

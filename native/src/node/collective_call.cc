@@ -136,6 +136,7 @@ ReadCall read_collective_call(Napi::Value value) {
   }
   call.tag = read_tag(object.Get("tag"), reader.what("tag"));
   reader.buffers(properties);
+  call.in_huge_pages = read.lease.is_in_pages();
   return read;
 }
 
