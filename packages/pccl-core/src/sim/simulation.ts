@@ -264,7 +264,7 @@ class World {
       const sinceMs = this.#clock.nowMs - (PREPARE_ATTEMPTS_MAX + 1) * PREPARE_TIMEOUT_MS - leaseMs;
       const severed = (a: SimPeer, b: SimPeer): boolean => this.#faults.wereSevered(a.host, b.host, sinceMs);
       const isSteady = ({ host, alive, session }: SimPeer): boolean =>
-        alive && session.phase === "admitted" && (this.#disturbedAtMs.get(host) ?? -1) < sinceMs;
+        alive && session.phase === "admitted" && (this.#disturbedAtMs.get(host) ?? -Infinity) < sinceMs;
       const passes = (from: SimPeer, via: SimPeer, to: SimPeer): boolean =>
         !this.#faults.wereRefused(from.host, via.host, sinceMs) &&
         !this.#faults.wereRefused(via.host, to.host, sinceMs);
