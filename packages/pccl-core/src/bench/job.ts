@@ -21,6 +21,8 @@ export interface BenchJob {
   readonly iterations: number | undefined;
   /** The share of each peer's data that goes to rank 0, of an all-to-all with counts; undefined: one without. */
   readonly skew: number | undefined;
+  /** What the tensors are: ordinary arrays, or memory from Communicator.alloc. */
+  readonly memory: "array" | "alloc";
   /** Ops at once, which share the size. */
   readonly concurrency: number;
 }

@@ -2,7 +2,16 @@
 import type { BenchJob, Measurement } from "./job.js";
 import { formatSize } from "./size.js";
 
-export function formatHeader({ collective, world, dtype, op, place, skew, concurrency }: BenchJob): string {
+export function formatHeader({
+  collective,
+  world,
+  dtype,
+  op,
+  place,
+  skew,
+  memory,
+  concurrency,
+}: BenchJob): string {
   const what = [
     `${collective} between ${world} peers`,
     ...(collective === "barrier" ? [] : [`of ${dtype}`]),
@@ -11,6 +20,7 @@ export function formatHeader({ collective, world, dtype, op, place, skew, concur
       ? [place === "in" ? "in place" : "out of place"]
       : []),
     ...(skew === undefined ? [] : [`a share of ${skew} to rank 0`]),
+    ...(memory === "alloc" ? ["in memory from alloc"] : []),
     ...(concurrency === 1 ? [] : [`split into ${concurrency} at once`]),
   ];
   return (

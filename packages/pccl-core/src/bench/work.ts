@@ -4,7 +4,7 @@ import type { DType, Tensor } from "../peer/tensor.js";
 import { COLLECTIVES, type CollectiveName } from "./collectives.js";
 import { contributionOf, reductionOf, restingValue } from "./contributions.js";
 import type { BenchJob, Measurement } from "./job.js";
-import { elementBytes, integerMax, makeTensor, Pattern, scatter } from "./pattern.js";
+import { elementBytes, integerMax, makeTensor as makeArray, Pattern, scatter } from "./pattern.js";
 
 export interface Work {
   /** Data in which an error shows. */
@@ -27,6 +27,7 @@ interface Setting {
   /** Elements of a peer's block, where there are blocks. */
   readonly block: number;
   readonly tag: number;
+  readonly makeTensor: (dtype: DType, length: number) => Tensor;
 }
 
 /** What of `bytes` is measured: whole elements, in whole blocks, the same for all concurrent ops; 0 if it is too little. */
@@ -42,6 +43,8 @@ export function makeWork(comm: Communicator, job: BenchJob, bytes: number, tag: 
   return MAKERS[collective]({
     ...{ comm, world, rank: comm.rank, job, dtype, tag },
     ...{ count, block: count / world },
+    makeTensor: (type, length) =>
+      job.memory === "alloc" && length > 0 ? comm.alloc(length, type) : makeArray(type, length),
   });
 }
 
@@ -88,7 +91,7 @@ function countsOf(count: number, world: number, skew: number): number[] {
 }
 
 const MAKERS: Readonly<Record<CollectiveName, (setting: Setting) => Work>> = {
-  "all-reduce": ({ comm, world, rank, job: { op, place }, dtype, count, tag }) => {
+  "all-reduce": ({ makeTensor, comm, world, rank, job: { op, place }, dtype, count, tag }) => {
     const send = makeTensor(dtype, count);
     const recv = place === "in" ? send : makeTensor(dtype, count);
     return {
@@ -98,7 +101,7 @@ const MAKERS: Readonly<Record<CollectiveName, (setting: Setting) => Work>> = {
       run: () => comm.allReduce(send, recv, { op, dtype, tag }),
     };
   },
-  "reduce-scatter": ({ comm, world, rank, job: { op }, dtype, count, block, tag }) => {
+  "reduce-scatter": ({ makeTensor, comm, world, rank, job: { op }, dtype, count, block, tag }) => {
     const send = makeTensor(dtype, count);
     const recv = makeTensor(dtype, block);
     return {
@@ -107,7 +110,7 @@ const MAKERS: Readonly<Record<CollectiveName, (setting: Setting) => Work>> = {
       run: () => comm.reduceScatter(send, recv, { op, dtype, tag }),
     };
   },
-  "all-gather": ({ comm, world, rank, job: { place }, dtype, count, block, tag }) => {
+  "all-gather": ({ makeTensor, comm, world, rank, job: { place }, dtype, count, block, tag }) => {
     const recv = makeTensor(dtype, count);
     const send = place === "in" ? recv.subarray(rank * block, (rank + 1) * block) : makeTensor(dtype, block);
     const lengths = Array.from({ length: world }, () => block);
@@ -117,7 +120,7 @@ const MAKERS: Readonly<Record<CollectiveName, (setting: Setting) => Work>> = {
       run: () => comm.allGather(send, recv, { dtype, tag }),
     };
   },
-  broadcast: ({ comm, rank, dtype, count, tag }) => {
+  broadcast: ({ makeTensor, comm, rank, dtype, count, tag }) => {
     const data = makeTensor(dtype, count);
     const root = comm.peers[0] as number;
     return {
@@ -128,7 +131,7 @@ const MAKERS: Readonly<Record<CollectiveName, (setting: Setting) => Work>> = {
       run: () => comm.broadcast(data, { root, dtype, tag }),
     };
   },
-  "all-to-all": ({ comm, world, rank, job: { skew }, dtype, count, tag }) => {
+  "all-to-all": ({ makeTensor, comm, world, rank, job: { skew }, dtype, count, tag }) => {
     const sendCounts = countsOf(count, world, skew ?? 1 / world);
     const recvCounts = sendCounts.map(() => sendCounts[rank] as number);
     const send = makeTensor(dtype, count);
@@ -143,7 +146,7 @@ const MAKERS: Readonly<Record<CollectiveName, (setting: Setting) => Work>> = {
       run: () => comm.allToAll(send, recv, options),
     };
   },
-  gather: ({ comm, world, rank, dtype, count, block, tag }) => {
+  gather: ({ makeTensor, comm, world, rank, dtype, count, block, tag }) => {
     const send = makeTensor(dtype, block);
     const recv = rank === 0 ? makeTensor(dtype, count) : undefined;
     const root = comm.peers[0] as number;
@@ -154,7 +157,7 @@ const MAKERS: Readonly<Record<CollectiveName, (setting: Setting) => Work>> = {
       run: () => comm.gather(send, recv, { root, dtype, tag }),
     };
   },
-  scatter: ({ comm, world, rank, dtype, count, block, tag }) => {
+  scatter: ({ makeTensor, comm, world, rank, dtype, count, block, tag }) => {
     const send = rank === 0 ? makeTensor(dtype, count) : undefined;
     const recv = makeTensor(dtype, block);
     const root = comm.peers[0] as number;
@@ -165,7 +168,7 @@ const MAKERS: Readonly<Record<CollectiveName, (setting: Setting) => Work>> = {
       run: () => comm.scatter(send, recv, { root, dtype, tag }),
     };
   },
-  "send-recv": ({ comm, world, rank, dtype, count, tag }) => {
+  "send-recv": ({ makeTensor, comm, world, rank, dtype, count, tag }) => {
     const [next, before] = [(rank + 1) % world, (rank + world - 1) % world];
     const to = comm.peers[next] as number;
     const from = comm.peers[before] as number;

@@ -47,6 +47,7 @@ Options:
   --out-of-place       all-gather), or goes elsewhere
   --skew S             all-to-all with counts: the share S of each peer's data, from 1/N to 1,
                        goes to rank 0, and the rest to the others in equal parts
+  --alloc              Tensors from Communicator.alloc, in huge pages, instead of ordinary arrays
   --concurrency K      K ops at once, each of a K-th of the size (default 1)
   --coordinator HOST:PORT
                        Join the run there: a coordinator that nobody else uses, and N times
@@ -89,6 +90,7 @@ function parseBenchArguments(args: readonly string[]): BenchArguments | undefine
       "in-place": { type: "boolean", default: false },
       "out-of-place": { type: "boolean", default: false },
       skew: { type: "string" },
+      alloc: { type: "boolean", default: false },
       concurrency: { type: "string", default: "1" },
       coordinator: { type: "string" },
       json: { type: "boolean", default: false },
@@ -131,6 +133,7 @@ function parseBenchArguments(args: readonly string[]): BenchArguments | undefine
     iterations: iterations === undefined ? undefined : integer("iterations", iterations, 1, ITERATIONS_MAX),
     skew: skew === undefined ? undefined : checkSkew(skew, world),
     // send-recv has two ops in flight for each.
+    memory: values.alloc ? "alloc" : "array",
     concurrency: integer("concurrency", values.concurrency, 1, OPS_IN_FLIGHT_MAX / 2),
   };
   const small = job.sizesBytes.find((bytes) => collective !== "barrier" && usableBytes(job, bytes) === 0);

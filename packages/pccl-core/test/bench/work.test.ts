@@ -36,6 +36,7 @@ function jobOf(collective: CollectiveName, further: Partial<BenchJob> = {}): Ben
     connectionsPerPeer: undefined,
     iterations: undefined,
     skew: undefined,
+    memory: "array",
     concurrency: 1,
     ...further,
   };
