@@ -22,11 +22,12 @@ export interface Contender {
   readonly read: (output: string) => number;
 }
 
-function ours(transport: "tcp" | "shm"): Contender {
+function ours(transport: "tcp" | "shm", isAllocated = false): Contender {
   return {
-    name: `ours ${transport}`,
+    name: isAllocated ? "ours alloc" : `ours ${transport}`,
     command: ({ collective, peers, bytes, skew }) =>
       benchCommand(collective === "all-reduce" ? collective : "all-to-all", peers, bytes, transport, [
+        ...(isAllocated ? ["--alloc"] : []),
         ...(skew === undefined ? [] : ["--skew", String(skew)]),
       ]),
     read: (output) => readBench(output, transport),
@@ -83,5 +84,5 @@ export function contendersOf(programs: Programs): Contender[] {
     const path = programs[name]?.path;
     return path === undefined ? [] : make(path);
   });
-  return [ours("tcp"), ours("shm"), ...others];
+  return [ours("tcp"), ours("shm"), ours("shm", true), ...others];
 }

@@ -88,14 +88,18 @@ function ratio(value: number): string {
 }
 
 function print(what: Case, rounds: Rounds, goals: readonly Verdict[]): void {
-  console.log(`\n${describe(what).padEnd(46)} median/ms     min/ms     max/ms  / ours tcp  / ours shm`);
+  console.log(
+    `\n${describe(what).padEnd(46)} median/ms     min/ms     max/ms  / ours tcp  / ours shm  / alloc`,
+  );
   for (const [name, seconds] of rounds) {
     const valid = seconds.filter((value) => !Number.isNaN(value));
     const times = [
       medianOf(seconds),
       ...(valid.length === 0 ? [] : [Math.min(...valid), Math.max(...valid)]),
     ];
-    const ratios = ["ours tcp", "ours shm"].map((ours) => ratio(ratioOf(seconds, rounds.get(ours) ?? [])));
+    const ratios = ["ours tcp", "ours shm", "ours alloc"].map((ours) =>
+      ratio(ratioOf(seconds, rounds.get(ours) ?? [])),
+    );
     console.log(`  ${name.padEnd(42)} ${times.map(milliseconds).join("")}  ${ratios.join("  ")}`);
   }
   for (const goal of goals) console.log(`  ${describeGoal(goal)}`);

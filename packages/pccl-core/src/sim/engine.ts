@@ -290,10 +290,12 @@ export class SimEngine {
       heardRounds: new Set(),
       sentRounds: 0,
     };
-    if (!participants.every((id) => ring.includes(id))) {
-      // The view that it waited for came without the other one: the op takes no number, and nobody else knows of it.
+    // The view that it waited for came without the other one, or without a link to it: the op takes no number, and
+    // nobody else knows of it.
+    const isHere = participants.every((id) => ring.includes(id));
+    if (!isHere || (from !== undefined && !linkedPeersOf(view).includes(neighboursIn(op, view)[0] ?? 0))) {
       op.state = "aborted";
-      op.code = "ERR_PCCL_PEER_LOST";
+      op.code = isHere ? "ERR_PCCL_INVALID_ARGUMENT" : "ERR_PCCL_PEER_LOST";
       return this.#hooks.onNotBegun(op);
     }
     this.#seqs.set(series, seq + 1);

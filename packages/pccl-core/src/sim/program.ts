@@ -63,6 +63,8 @@ const RETRIED: ReadonlySet<string> = new Set([
 ]);
 /** The peers are at different places of their programs; all of them go to the sync of the step that they are in. */
 const ASTRAY = "ERR_PCCL_CALL_MISMATCH";
+/** Two that were neighbours aren't even linked in the new ring, which is a large one: they give up. */
+const UNLINKED = "ERR_PCCL_INVALID_ARGUMENT";
 
 interface State {
   readonly revision: number;
@@ -182,10 +184,14 @@ function* run(
     if (outcome.kind !== "ops") throw new Error(`ops ended with ${JSON.stringify(outcome)}`);
     for (const [key, result] of outcome.results) {
       if (typeof result !== "string") results.set(key, result);
-      else if (result !== ASTRAY && !RETRIED.has(result)) throw new Error(`op ${key} ended with ${result}`);
+      else if (result !== ASTRAY && result !== UNLINKED && !RETRIED.has(result))
+        throw new Error(`op ${key} ended with ${result}`);
     }
     if ([...outcome.results.values()].includes(ASTRAY)) return undefined;
-    left = left.filter((op) => !results.has(seriesKey(op)));
+    left = left.filter((op) => {
+      const key = seriesKey(op);
+      return !results.has(key) && outcome.results.get(key) !== UNLINKED;
+    });
   }
   return ops.flatMap((op) => results.get(seriesKey(op)) ?? []);
 }
