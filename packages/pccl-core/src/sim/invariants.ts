@@ -71,6 +71,8 @@ export interface Facts {
   readonly nowMs: () => number;
   /** Whether a fault concerned a member of this group since then. */
   readonly wasTouched: (group: number, sinceMs: number) => boolean;
+  /** Whether one of these peers of its world is gone. */
+  readonly hasLost: (peer: SimPeer, peerIds: readonly number[]) => boolean;
   /** The longest that it may take to find out who is gone, and to link the others. */
   readonly waitMsMax: number;
   /** The longest that a peer may be kept from hearing by delays alone. */
@@ -118,7 +120,7 @@ export class Invariants {
     if (op.state === "committed") {
       this.counts.commits++;
       if (op.from === peer.peerId) this.counts.sends++;
-      this.#checkIndependence(peer, name, known.calledAtMs);
+      this.#checkIndependence(peer, op, name, known.calledAtMs);
       const late = [...op.contributions].filter(([, { epoch }]) => epoch !== op.epoch);
       if (op.epoch !== view.epoch || late.length > 0) {
         throw new Violation("I3", `${name}: ${peer.host} took bytes of ring ${late[0]?.[1].epoch}`);
@@ -268,10 +270,12 @@ export class Invariants {
   }
 
   /** I5: what is wrong with the coordinator, with other groups or with a main thread doesn't hold an op up. */
-  #checkIndependence(peer: SimPeer, name: string, calledAtMs: number): void {
-    const { nowMs, waitMsMax, wasTouched } = this.#facts;
+  #checkIndependence(peer: SimPeer, op: SimOp, name: string, calledAtMs: number): void {
+    const { nowMs, waitMsMax, wasTouched, hasLost } = this.#facts;
     const waitedMs = nowMs() - calledAtMs;
     if (waitedMs <= waitMsMax || wasTouched(peer.group, calledAtMs)) return;
+    // One that died before the others called is a fault too, until the coordinator has been told.
+    if (hasLost(peer, op.participants)) return;
     throw new Violation(
       "I5",
       `${name} took ${Math.round(waitedMs)} ms on ${peer.host}, with no fault in its group`,

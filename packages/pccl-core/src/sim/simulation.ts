@@ -286,6 +286,10 @@ class World {
       misfits: has("misfit"),
       withdraws: has("withdraw"),
       nowMs: () => this.#clock.nowMs,
+      hasLost: ({ generation }, peerIds) =>
+        this.#peers.some(
+          (other) => other.generation === generation && peerIds.includes(other.peerId) && !other.alive,
+        ),
       wasTouched: (group, sinceMs) => {
         const hosts = this.#scenario.peers.flatMap((peer) => (peer.group === group ? [peer.host] : []));
         return this.#faults.wereTouched(hosts, sinceMs);
