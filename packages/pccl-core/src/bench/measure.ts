@@ -9,6 +9,7 @@ import { pcclError } from "../base/errors.js";
 import { OPS_IN_FLIGHT_DEFAULT } from "../base/limits.js";
 import type { Communicator } from "../peer/communicator.js";
 import { connect } from "../peer/connect.js";
+import type { Tensor } from "../peer/tensor.js";
 import { COLLECTIVES } from "./collectives.js";
 import type { BenchJob, Measurement, Progress } from "./job.js";
 import { formatSize } from "./size.js";
@@ -97,13 +98,13 @@ async function measureSize(
   const [only] = works as [Work, ...Work[]];
   const run = works.length === 1 ? only.run : () => Promise.all(works.map((work) => work.run()));
 
-  const estimate = await slowest(comm, await time(run, ESTIMATE_RUNS));
+  const estimate = await slowest(comm, job, await time(run, ESTIMATE_RUNS));
   const estimateSeconds = Math.min(...estimate);
   await time(run, Math.ceil(Math.min(WARM_UP_MAX, WARM_UP_SECONDS / estimateSeconds)));
   const wanted = Math.round(TARGET_SECONDS / estimateSeconds);
   const iterations = job.iterations ?? Math.min(ITERATIONS_MAX, Math.max(ITERATIONS_MIN, wanted));
   onProgress({ phase: "measuring", bytes });
-  const seconds = await slowest(comm, await time(run, iterations));
+  const seconds = await slowest(comm, job, await time(run, iterations));
   return describeTimes(job, bytes, transport, seconds.sort());
 }
 
@@ -120,7 +121,7 @@ async function verify(
   const uses = (kind: "tcp" | "shm"): boolean =>
     results.some(({ transport }) => transport === kind || transport === "mixed");
   const flags = Uint8Array.of(wrong === undefined ? 0 : 1, uses("tcp") ? 1 : 0, uses("shm") ? 1 : 0);
-  await comm.allReduce(flags, undefined, { op: "max" });
+  await maxOverAll(comm, job, flags);
   const [anyWrong, anyTcp, anyShm] = flags;
   if (anyWrong) {
     const where = wrong ?? "another peer's result is wrong";
@@ -146,9 +147,16 @@ async function time(run: () => Promise<unknown>, iterations: number): Promise<Fl
 }
 
 /** Each iteration's largest time over the peers, on all of them. */
-async function slowest(comm: Communicator, seconds: Float64Array): Promise<Float64Array> {
-  await comm.allReduce(seconds, undefined, { op: "max" });
+async function slowest(comm: Communicator, job: BenchJob, seconds: Float64Array): Promise<Float64Array> {
+  await maxOverAll(comm, job, seconds);
   return seconds;
+}
+
+/** Ops go on without a peer that is gone, so what was done before is that of all only if this is. */
+async function maxOverAll(comm: Communicator, job: BenchJob, values: Tensor): Promise<void> {
+  const { worldSize } = await comm.allReduce(values, undefined, { op: "max" });
+  if (worldSize === job.world) return;
+  throw pcclError("ERR_PCCL_PEER_LOST", `bench: only ${worldSize} of the ${job.world} peers are left`);
 }
 
 function describeTimes(
