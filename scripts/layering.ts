@@ -82,9 +82,10 @@ export const NATIVE_LAYERS: readonly Layer[] = [
   nativeLayer("transport", ["base"]),
   nativeLayer("collective", ["reduce", "hash", "transport", "base"]),
   nativeLayer("state", ["hash", "transport", "base"]),
+  nativeLayer("probe", ["transport", "base"]),
   nativeLayer("gemm", ["base"]),
   nativeLayer("moe", ["gemm", "base"]),
-  nativeLayer("engine", ["collective", "state", "reduce", "hash", "transport", "base"]),
+  nativeLayer("engine", ["collective", "state", "probe", "reduce", "hash", "transport", "base"]),
   nativeLayer("node", ["engine", "moe", "base"], JAVASCRIPT_HEADERS),
 ];
 

@@ -245,7 +245,22 @@ export type ControlEvent =
       readonly type: "stalled";
       readonly epoch: number;
       readonly missing: readonly number[];
-    } & OpName);
+    } & OpName)
+  | ProbeEvent;
+
+/** The end of a probe: what the path carries with both directions loaded at once, or why that can't be told. */
+export type ProbeEvent = { readonly type: "probed"; readonly id: number } & (
+  | {
+      readonly txBytesPerSecond: number;
+      readonly rxBytesPerSecond: number;
+      /** On the quiet path. */
+      readonly rttSeconds: number;
+      /** Sent and received to find out, and the time that it took. */
+      readonly bytes: number;
+      readonly seconds: number;
+    }
+  | { readonly reason: string }
+);
 
 export type EngineEvent = OpEvent | ControlEvent;
 
@@ -328,6 +343,12 @@ export interface Engine {
    * aborts it on all its members with ERR_PCCL_CALL_MISMATCH, and returns true.
    */
   abortIfMissing(epoch: number, op: OpName, peerId: number): boolean;
+
+  /**
+   * Control attachment only. Measures the path to another member of the installed view, over connections of its own;
+   * a `probed` event with this id follows within five seconds or so.
+   */
+  probe(id: number, target: RingMember): void;
 
   /**
    * The creating attachment: fails ops in flight with ERR_PCCL_CLOSED, restores their buffers, closes links and
