@@ -22,7 +22,8 @@ const CORE_TESTING = "@pccl/core/testing";
 export const TYPESCRIPT_LAYERS: readonly Layer[] = [
   { folder: "packages/bindings/src", mayUse: [NODE] },
   { folder: `${CORE}/base`, mayUse: [] },
-  { folder: `${CORE}/membership`, mayUse: [`${CORE}/base`] },
+  { folder: `${CORE}/topology`, mayUse: [`${CORE}/base`] },
+  { folder: `${CORE}/membership`, mayUse: [`${CORE}/topology`, `${CORE}/base`] },
   { folder: `${CORE}/sim`, mayUse: [`${CORE}/membership`, `${CORE}/base`] },
   { folder: `${CORE}/control/generated`, mayUse: ["@grpc/grpc-js", "@grpc/proto-loader", "long"] },
   {
@@ -39,7 +40,14 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
   },
   {
     folder: `${CORE}/peer`,
-    mayUse: [`${CORE}/control`, `${CORE}/membership`, `${CORE}/base`, "@pccl/bindings", NODE],
+    mayUse: [
+      `${CORE}/control`,
+      `${CORE}/membership`,
+      `${CORE}/topology`,
+      `${CORE}/base`,
+      "@pccl/bindings",
+      NODE,
+    ],
   },
   { folder: `${CORE}/diloco`, mayUse: [`${CORE}/peer`, `${CORE}/base`] },
   { folder: `${CORE}/testing`, mayUse: [`${CORE}/control`, `${CORE}/membership`, `${CORE}/base`, NODE] },

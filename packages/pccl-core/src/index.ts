@@ -40,7 +40,9 @@ export type { CallOptions } from "./peer/call-limits.js";
 export {
   type AllReduceAllOptions,
   Communicator,
+  type OptimizeOptions,
   type SyncOptions,
+  type TopologyOptions,
 } from "./peer/communicator.js";
 export { type ConnectOptions, connect } from "./peer/connect.js";
 export type {
@@ -62,4 +64,5 @@ export type { CommunicatorEvents, EpochEvent, PeerJoinedEvent, PeerLostEvent } f
 export type { AllReduceAllResult } from "./peer/reduce-list.js";
 export { SharedState, type SharedStateOptions } from "./peer/shared-state.js";
 export type { SyncResult } from "./peer/state-sync.js";
+export type { PathInfo, Topology } from "./peer/topology.js";
 export type { ArrayOf, DType, Tensor } from "./peer/tensor.js";
