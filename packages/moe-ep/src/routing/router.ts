@@ -1,7 +1,7 @@
 /** Routers of mixture-of-experts models: from logits to each token's experts and gates, and back with gradients. */
 import type { RawRouterOptions } from "@pccl/bindings";
 import { checkInteger, checkNumber, checkOneOf, checkOptions, pcclError } from "@pccl/core/base";
-import { callNative } from "./native.js";
+import { callNative } from "../base/native.js";
 
 export type RouterOptions =
   | {
