@@ -34,10 +34,12 @@ export {
   type Transfer,
 } from "./planner/plan.js";
 export {
-  Router,
-  type RouterOptions,
-  type Routing,
-  routerLogits,
-  routerLogitsGradient,
-} from "./routing/router.js";
+  type GenerateCountsOptions,
+  type GenerateRoutingOptions,
+  generateCounts,
+  generateRouting,
+} from "./routing/generate.js";
+export { Router, type RouterOptions, routerLogits, routerLogitsGradient } from "./routing/router.js";
+export type { Routing } from "./routing/routing.js";
+export { formatScenario, parseScenario, type Scenario } from "./routing/scenario.js";
 export { VERSION } from "./base/version.js";
