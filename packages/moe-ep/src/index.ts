@@ -42,4 +42,7 @@ export {
 export { Router, type RouterOptions, routerLogits, routerLogitsGradient } from "./routing/router.js";
 export type { Routing } from "./routing/routing.js";
 export { formatScenario, parseScenario, type Scenario } from "./routing/scenario.js";
+export type { RoutingTrace, TraceBatch, TraceLayout } from "./routing/trace-format.js";
+export { parseTrace, readTrace } from "./routing/trace-reader.js";
+export { TraceWriter } from "./routing/trace-writer.js";
 export { VERSION } from "./base/version.js";
