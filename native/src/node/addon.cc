@@ -15,7 +15,7 @@ namespace pccl::node {
 namespace {
 
 // Raised when the surface in packages/bindings/src/addon.ts changes; load.ts has the same number.
-constexpr int abi_version = 4;
+constexpr int abi_version = 5;
 
 Napi::Value create_engine(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
