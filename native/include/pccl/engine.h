@@ -2,8 +2,9 @@
 // and one I/O thread that moves and combines bytes. It knows nothing of Node, of gRPC or of who decides
 // membership: whoever holds it tells it the views.
 //
-// Threads: every method may be called from any thread. Callbacks run on the engine's own threads; they must not
-// block, throw, call back into the engine or hold the last reference to it: they only hand the event on.
+// Threads: every method may be called from any thread. Callbacks run on the engine's own threads, or within start() on
+// its caller's; they must not block, throw, call back into the engine or hold the last reference to it: they only hand
+// the event on.
 #pragma once
 
 #include <array>

@@ -286,7 +286,8 @@ export interface Engine {
   view(): InstalledView | undefined;
 
   /**
-   * Starts a collective op; the result arrives as an op event with the returned id. It starts in the installed epoch.
+   * Starts a collective op; the result arrives as an op event with the returned id. A short one that is alone in flight
+   * is carried out in this call, if it takes no more than some 50 µs, and its event comes in the next turn. It starts in the installed epoch.
    * Between prepare and install all-reduce, broadcast, barrier, send and recv wait for the next one; the others, whose
    * buffers have the shape that the installed view asks for, fail with ERR_PCCL_PEER_LOST when it is replaced.
    */
