@@ -49,10 +49,10 @@ const BLOCK_MAX = 4096;
 const SEED_MAX = 2n ** 64n - 1n;
 
 /** `name` as in "quantize". ERR_PCCL_INVALID_ARGUMENT and ERR_PCCL_UNKNOWN_OPTION on anything else. */
-export function checkQuantize(call: string, name: string, quantize: unknown): Quantization {
-  const options = (typeof quantize === "string" ? { format: quantize } : quantize) as QuantizeOptions;
+export function checkQuantize(call: string, name: string, value: unknown): Quantization {
+  const options = (typeof value === "string" ? { format: value } : value) as QuantizeOptions;
   if (typeof options !== "object" || options === null) {
-    throw refused(call, `${name} must be a format or an object with one, got ${describe(quantize)}`);
+    throw refused(call, `${name} must be a format or an object with one, got ${describe(value)}`);
   }
   checkOptions(`${call}: ${name}`, options, KEYS);
   const format = checkOneOf(call, `${name}.format`, options.format, FORMATS);
@@ -96,8 +96,8 @@ function refused(call: string, why: string): Error {
 }
 
 /** How many bytes `count` elements take. */
-export function quantizedBytes(count: number, quantize: Quantize): number {
-  const { format, blockSize } = checkQuantize("quantizedBytes", "quantize", quantize);
+export function quantizedBytes(count: number, options: Quantize): number {
+  const { format, blockSize } = checkQuantize("quantizedBytes", "options", options);
   checkInteger("quantizedBytes", "count", count, 0, Number.MAX_SAFE_INTEGER / 8);
   if (CASTS.includes(format)) return 2 * count;
   const headerBytes = format === "fp8" ? 4 : 8;
