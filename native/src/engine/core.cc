@@ -55,11 +55,13 @@ Core::Core(EventLoop& loop, UniqueFd listener, UniqueFd local_listener, const En
     : loop_(loop),
       events_(std::move(events)),
       resolver_(loop),
-      mesh_({loop, resolver_, scratch_, *this}, options.connections_per_peer, options.transport),
-      relays_(loop, resolver_),
+      mesh_({loop, resolver_, scratch_, *this}, options),
+      relays_(loop, resolver_, options.congestion_control),
       exports_(loop, hasher_, [this](OpId id, const OpResult& result) { events_.finished(id, result); }),
       server_(loop, exports_),
-      probe_connections_(options.connections_per_peer),
+      probe_connections_(options.connections_per_peer == 0 ? limits::probe_connections
+                                                           : options.connections_per_peer),
+      congestion_control_(options.congestion_control),
       probe_server_(loop),
       acceptor_(loop, *this, std::move(listener), Path::tcp) {
   if (!local_listener) return;
@@ -201,6 +203,7 @@ std::optional<Error> Core::probe(std::uint64_t id, const Member& target) {
       .target = target,
       .hello = {ConnectionKind::probe, view.epoch, view.self, target.id, view.key},
       .connections = probe_connections_,
+      .congestion_control = congestion_control_,
   };
   probes_[id] =
       std::make_unique<PathProbe>(loop_, resolver_, std::move(request), [this, id](const ProbeResult& result) {

@@ -112,6 +112,7 @@ class Core final : Link::Owner, Acceptor::Owner {
   StateExports exports_;
   StateServer server_;
   const std::uint32_t probe_connections_;
+  const std::string congestion_control_;
   ProbeServer probe_server_;
   std::map<std::uint64_t, std::unique_ptr<PathProbe>> probes_;
   std::map<OpId, std::unique_ptr<StateFetch>> fetches_;

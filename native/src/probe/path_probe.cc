@@ -58,6 +58,7 @@ void PathProbe::dial(Stream& stream) {
       Dial::Request{.hello = request_.hello,
                     .host = request_.target.host,
                     .port = request_.target.port,
+                    .congestion_control = request_.congestion_control,
                     .timeout = limits::probe_dial_timeout},
       Dial::Outcome{.connected = [this, &stream](Connection to, const Welcome&) { connected(stream, std::move(to.fd)); },
                     .gave_up = [this, &stream](const std::string& reason, Dial::Failure) { lost(stream, reason); },

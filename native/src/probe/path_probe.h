@@ -24,6 +24,7 @@ class PathProbe {
     Member target;
     Hello hello;
     std::uint32_t connections = 1;
+    std::string congestion_control = {};  // empty: the system's
   };
   // Called once, as the last thing: it may destroy the probe.
   using Finished = std::function<void(const ProbeResult&)>;
