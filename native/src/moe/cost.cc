@@ -67,6 +67,7 @@ double CostEvaluator::step_seconds(std::span<const Loan> loans) {
   }
   double slowest = 0;
   for (Rank rank = 0; rank < request.ranks; ++rank) {
+    if (!loans.empty()) seconds_[rank] += cost_.lend_seconds;
     seconds_[rank] += std::max(transfers_[rank].sent, transfers_[rank].received) +
                       std::max(traffic_[rank].sent, traffic_[rank].received);
     slowest = std::max(slowest, seconds_[rank]);
