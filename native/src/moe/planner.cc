@@ -138,9 +138,9 @@ void lay_out(Plan& plan, const Workload& work) {
   }
 }
 
-Prediction predict(CostEvaluator& evaluator, std::span<const Loan> loans) {
+Prediction predict(const CostEvaluator& evaluator, double step_seconds) {
   Prediction prediction;
-  prediction.step_seconds = evaluator.step_seconds(loans);
+  prediction.step_seconds = step_seconds;
   prediction.rank_seconds.assign(evaluator.rank_seconds().begin(), evaluator.rank_seconds().end());
   return prediction;
 }
@@ -183,8 +183,10 @@ Plan make_plan(const PlanRequest& request) {
   // EPLB moves weights between steps, not in them.
   if (request.planner == Planner::eplb) cost.transfer_seconds = cost.far_transfer_seconds = cost.lend_seconds = 0;
   CostEvaluator evaluator(work, cost);
-  plan.before = predict(evaluator, {});
-  plan.after = predict(evaluator, plan.loans);
+  plan.before = predict(evaluator, evaluator.step_seconds({}));
+  // The reference doesn't look at where tokens are.
+  plan.after = predict(evaluator, request.strict_reference ? evaluator.step_seconds(plan.loans, plan.sent_after)
+                                                           : evaluator.step_seconds(plan.loans));
   return plan;
 }
 
