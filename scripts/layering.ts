@@ -47,7 +47,15 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
   { folder: `${CORE}/process`, mayUse: [NODE] },
   {
     folder: `${CORE}/bench`,
-    mayUse: [`${CORE}/peer`, `${CORE}/control`, `${CORE}/process`, `${CORE}/base`, "@pccl/bindings", NODE],
+    mayUse: [
+      `${CORE}/peer`,
+      `${CORE}/control`,
+      `${CORE}/process`,
+      `${CORE}/base`,
+      "@pccl/bindings",
+      "echarts",
+      NODE,
+    ],
   },
   {
     folder: `${CORE}/stress`,
@@ -99,14 +107,15 @@ export const NATIVE_LAYERS: readonly Layer[] = [
   { folder: NATIVE_FACE, mayUse: [] },
   nativeLayer("base", []),
   nativeLayer("reduce", ["base"]),
+  nativeLayer("quantize", ["base"]),
   nativeLayer("hash", ["base"]),
   nativeLayer("transport", ["base"]),
-  nativeLayer("collective", ["reduce", "hash", "transport", "base"]),
+  nativeLayer("collective", ["reduce", "quantize", "hash", "transport", "base"]),
   nativeLayer("state", ["hash", "transport", "base"]),
   nativeLayer("gemm", ["base"]),
   nativeLayer("moe", ["gemm", "base"]),
   nativeLayer("engine", ["collective", "state", "reduce", "hash", "transport", "base"]),
-  nativeLayer("node", ["engine", "moe", "base"], JAVASCRIPT_HEADERS),
+  nativeLayer("node", ["engine", "quantize", "moe", "base"], JAVASCRIPT_HEADERS),
 ];
 
 /** Blanks comments and leaves strings alone, which may hold what looks like one. */
