@@ -32,9 +32,9 @@ function median(values: readonly number[]): number {
 }
 
 describe("simulate", () => {
-  const { bars } = JSON.parse(
-    readFileSync(new URL("fixtures/paper-bars.json", import.meta.url), "utf8"),
-  ) as { bars: Bar[] };
+  const { bars } = JSON.parse(readFileSync(new URL("fixtures/paper-bars.json", import.meta.url), "utf8")) as {
+    bars: Bar[];
+  };
 
   it.each(["gpt-oss", "deepseek"] as const)("comes to the paper's speed-ups of the family %s", (family) => {
     const errors = bars
@@ -160,16 +160,24 @@ describe("parseCluster and modelLayer", () => {
   it("know nodes of eight GPUs, hosts of one rank, and models in any case", () => {
     expect(parseCluster("16xH200").nodes.filter((node) => node === 1).length).toBe(8);
     expect(parseCluster("3xcpu-1gbit").nodes).toEqual([0, 1, 2]);
-    expect(modelLayer("DeepSeek-V3")).toMatchObject({ experts: 256, topK: 8, hiddenSize: 7168, ffnSize: 2048 });
+    expect(modelLayer("DeepSeek-V3")).toMatchObject({
+      experts: 256,
+      topK: 8,
+      hiddenSize: 7168,
+      ffnSize: 2048,
+    });
     for (const name of MODEL_NAMES) {
       const { experts, topK } = modelLayer(name);
       expect(topK).toBeLessThan(experts);
     }
   });
 
-  it.each(["", "H200", "0xH200", "8xTPU", "8x", "8xconstructor", "99999xH200"])("refuse the cluster %j", (text) => {
-    expect(() => parseCluster(text)).toThrow(invalid);
-  });
+  it.each(["", "H200", "0xH200", "8xTPU", "8x", "8xconstructor", "99999xH200"])(
+    "refuse the cluster %j",
+    (text) => {
+      expect(() => parseCluster(text)).toThrow(invalid);
+    },
+  );
 
   it("refuse a model that isn't known", () => {
     expect(() => modelLayer("gpt-2")).toThrow(invalid);
