@@ -430,6 +430,7 @@ export interface PlanRequest {
     readonly farTransferSeconds: number;
     readonly crossCopySeconds: number;
     readonly farCrossCopySeconds: number;
+    readonly lendSeconds: number;
   };
   /** Past loads of the experts; read by eplb only. */
   readonly statistics: Float64Array;
