@@ -34,10 +34,15 @@ export {
   type Transfer,
 } from "./planner/plan.js";
 export {
-  Router,
-  type RouterOptions,
-  type Routing,
-  routerLogits,
-  routerLogitsGradient,
-} from "./routing/router.js";
+  type GenerateCountsOptions,
+  type GenerateRoutingOptions,
+  generateCounts,
+  generateRouting,
+} from "./routing/generate.js";
+export { Router, type RouterOptions, routerLogits, routerLogitsGradient } from "./routing/router.js";
+export type { Routing } from "./routing/routing.js";
+export { formatScenario, parseScenario, type Scenario } from "./routing/scenario.js";
+export type { RoutingTrace, TraceBatch, TraceLayout } from "./routing/trace-format.js";
+export { parseTrace, readTrace } from "./routing/trace-reader.js";
+export { TraceWriter } from "./routing/trace-writer.js";
 export { VERSION } from "./base/version.js";
