@@ -37,7 +37,7 @@ export interface PackOptions {
   readonly training?: boolean | undefined;
 }
 
-function rawShape(call: string, format: ExpertFormat): RawExpertShape {
+export function rawShape(call: string, format: ExpertFormat): RawExpertShape {
   if (format === undefined) {
     throw pcclError("ERR_PCCL_INVALID_ARGUMENT", `${call}: format must be an object with a kind`);
   }
@@ -51,7 +51,7 @@ function rawShape(call: string, format: ExpertFormat): RawExpertShape {
 }
 
 /** In the addon's order. */
-function tensorsOf<T extends ExpertNumbers>(
+export function tensorsOf<T extends ExpertNumbers>(
   call: string,
   kind: ExpertFormat["kind"],
   tensors: ExpertTensors<T>,

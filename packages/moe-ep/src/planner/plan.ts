@@ -180,7 +180,7 @@ function requestOf(counts: readonly ArrayLike<number>[], options: PlanOptions): 
 }
 
 /** Blocks of experts whose sizes differ by one at most, the larger ones spread evenly. */
-function nativeRank(expert: number, experts: number, ranks: number): number {
+export function nativeRank(expert: number, experts: number, ranks: number): number {
   return Math.floor(((expert + 1) * ranks - 1) / experts);
 }
 
