@@ -47,7 +47,15 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
   { folder: `${CORE}/process`, mayUse: [NODE] },
   {
     folder: `${CORE}/bench`,
-    mayUse: [`${CORE}/peer`, `${CORE}/control`, `${CORE}/process`, `${CORE}/base`, "@pccl/bindings", NODE],
+    mayUse: [
+      `${CORE}/peer`,
+      `${CORE}/control`,
+      `${CORE}/process`,
+      `${CORE}/base`,
+      "@pccl/bindings",
+      "echarts",
+      NODE,
+    ],
   },
   {
     folder: `${CORE}/stress`,

@@ -242,8 +242,11 @@ enum class TransportMode : std::uint8_t {
 struct EngineOptions {
   std::string host = "127.0.0.1";
   std::uint16_t port = 0;
-  // TCP connections that make up a link over TCP, 1 … 64. Of two peers that want different numbers both use the larger one.
-  std::uint32_t connections_per_peer = 1;
+  // TCP connections that make up a link over TCP, 1 … 64. Of two peers that want different numbers both use the larger
+  // one. 0: as many as the link's throughput asks for.
+  std::uint32_t connections_per_peer = 0;
+  // Of TCP, by the kernel's name. Empty: the system's default. invalid_argument where it can't be had.
+  std::string congestion_control = {};
   // Collectives in flight at once, 1 … 256.
   std::uint32_t ops_in_flight_max = 16;
   TransportMode transport = TransportMode::automatic;

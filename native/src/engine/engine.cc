@@ -29,7 +29,7 @@ namespace {
 [[noreturn]] void refuse(ErrorCode code, const std::string& message) { throw EngineError({code, message, {}}); }
 
 void check_options(const EngineOptions& options) {
-  if (options.connections_per_peer < 1 || options.connections_per_peer > limits::connections_per_peer_max) {
+  if (options.connections_per_peer > limits::connections_per_peer_max) {
     refuse(ErrorCode::invalid_argument,
            "create engine: " + std::to_string(options.connections_per_peer) + " connections per peer");
   }
@@ -172,7 +172,7 @@ class EngineImpl final : public Engine {
 
 EngineImpl::EngineImpl(const EngineOptions& options) : ops_in_flight_max_(options.ops_in_flight_max) {
   check_options(options);
-  UniqueFd listener = listen_tcp(options.host, options.port);
+  UniqueFd listener = listen_tcp(options.host, options.port, options.congestion_control);
   port_ = local_port(listener.get());
   UniqueFd local_listener;
   if (options.transport != TransportMode::tcp) {

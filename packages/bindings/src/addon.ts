@@ -341,8 +341,13 @@ export interface EngineOptions {
   readonly host: string;
   /** 0 lets the system choose. */
   readonly port: number;
-  /** TCP connections that make up a link, 1 to 64, default 1. Of two peers' numbers both use the larger one. */
+  /**
+   * TCP connections that make up a link, 1 to 64; of two peers' numbers both use the larger one. Undefined: as many as
+   * the link's throughput asks for.
+   */
   readonly connectionsPerPeer?: number | undefined;
+  /** Of the TCP connections, by the kernel's name; undefined: the system's. */
+  readonly congestionControl?: string | undefined;
   /** Collective ops in flight at once, 1 to 256, default 16. */
   readonly opsInFlightMax?: number | undefined;
   /**

@@ -19,7 +19,10 @@ export type OpDone = Extract<OpEvent, { type: "op-done" }>;
 export interface EngineOptions {
   readonly host: string;
   readonly port: number;
-  readonly connectionsPerPeer: number;
+  /** Undefined: as many as the link's throughput asks for. */
+  readonly connectionsPerPeer: number | undefined;
+  /** Of TCP, as the kernel names it; undefined: the system's default. */
+  readonly congestionControl: string | undefined;
   readonly opsInFlightMax: number;
   readonly transport: "auto" | "shm" | "tcp";
 }
