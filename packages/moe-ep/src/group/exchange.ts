@@ -2,8 +2,17 @@
 import { type CallOptions, type Communicator, PcclError, type Tensor } from "@pccl/core";
 import { describe, isPcclErrorCode, pcclError } from "@pccl/core/base";
 
-/** All collectives of groups; loans of weights have the tags after it. */
+/** All collectives of groups; what passes between two ranks has the tags after it. */
 const TAG = 0x6d6f_6500_0000_0000n;
+/** An op with such an error was never begun: the others don't know of it. */
+const LOCAL_CODES: readonly string[] = [
+  "ERR_PCCL_INVALID_ARGUMENT",
+  "ERR_PCCL_BUFFER_IN_USE",
+  "ERR_PCCL_TAG_IN_USE",
+  "ERR_PCCL_TOO_MANY_OPS",
+  "ERR_PCCL_CALL_IN_PROGRESS",
+  "ERR_PCCL_OUT_OF_MEMORY",
+];
 const REASON_BYTES = 240;
 const HEADER_BYTES = 16 + REASON_BYTES;
 const [STATUS_FINE, STATUS_FAILED] = [1, 2];
@@ -70,7 +79,7 @@ export class Exchange {
   async #run(call: string, all: Uint8Array, block: Uint8Array, options: CallOptions): Promise<void> {
     const communicator = this.#current(call);
     if (communicator === undefined) all.set(block);
-    else await this.#collective(call, communicator.allGather(block, all, { ...options, tag: TAG }));
+    else await this.#together(call, options, () => communicator.allGather(block, all, { ...options, tag: TAG }));
   }
 
   /** Rows of `width` elements: counts are of rows, by block. */
@@ -88,23 +97,25 @@ export class Exchange {
     }
     const sendCounts = sent.map((count) => count * width);
     const recvCounts = received.map((count) => count * width);
-    await this.#collective(
-      call,
+    await this.#together(call, options, () =>
       communicator.allToAll(send, recv, { ...options, tag: TAG, sendCounts, recvCounts }),
     );
   }
 
-  /** `loan` numbers what is sent between two ranks of one step. */
-  async send(call: string, data: Tensor, rank: number, loan: number, options: CallOptions): Promise<void> {
+  /**
+   * Between two ranks. `number` names what is sent, the same on both, from 0 to 2^40 - 1; one that was used in a step
+   * that failed isn't used again.
+   */
+  async send(call: string, data: Tensor, rank: number, number: number, options: CallOptions): Promise<void> {
     const communicator = this.#current(call) as Communicator;
     const to = this.#peers[this.order.indexOf(rank)] as number;
-    await this.#collective(call, communicator.send(data, { ...options, to, tag: TAG + 1n + BigInt(loan) }));
+    await communicator.send(data, { ...options, to, tag: TAG + 1n + BigInt(number) });
   }
 
-  async recv(call: string, data: Tensor, rank: number, loan: number, options: CallOptions): Promise<void> {
+  async recv(call: string, data: Tensor, rank: number, number: number, options: CallOptions): Promise<void> {
     const communicator = this.#current(call) as Communicator;
     const from = this.#peers[this.order.indexOf(rank)] as number;
-    await this.#collective(call, communicator.recv(data, { ...options, from, tag: TAG + 1n + BigInt(loan) }));
+    await communicator.recv(data, { ...options, from, tag: TAG + 1n + BigInt(number) });
   }
 
   /**
@@ -112,7 +123,7 @@ export class Exchange {
    * when a step has failed before its last op.
    */
   async failTogether(error: unknown): Promise<void> {
-    if (this.#communicator === undefined || this.#shared.has(error as object)) return;
+    if (this.#communicator === undefined || this.#shared.has(Object(error) as object)) return;
     // Ops of one tag are matched in order: theirs is of another kind, so that all of them reject.
     await this.#communicator.barrier({ tag: TAG }).catch(() => undefined);
   }
@@ -132,15 +143,18 @@ export class Exchange {
     return this.#communicator;
   }
 
-  async #collective(call: string, op: Promise<unknown>): Promise<void> {
+  /** An op of the whole group. */
+  async #together(call: string, { signal }: CallOptions, op: () => Promise<unknown>): Promise<void> {
+    signal?.throwIfAborted();
     try {
-      await op;
+      await op();
     } catch (error) {
+      if (error instanceof PcclError && LOCAL_CODES.includes(error.code)) throw error;
       if (error instanceof PcclError && error.code === "ERR_PCCL_DESCRIPTOR_MISMATCH") {
         const why = "the ranks make different calls, or one of them has failed in this one";
         throw this.#share(pcclError(error.code, `${call}: ${why}`, { epoch: error.epoch, cause: error }));
       }
-      throw this.#share(error as object);
+      throw this.#share(Object(error) as object);
     }
   }
 

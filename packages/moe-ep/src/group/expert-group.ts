@@ -28,6 +28,8 @@ export class ExpertGroup {
   readonly exchange: Exchange;
   readonly #ownCommunicator: Communicator | undefined;
   #call: string | undefined;
+  #layers = 0;
+  #steps = 0;
 
   private constructor(exchange: Exchange, ownCommunicator: Communicator | undefined) {
     this.rank = exchange.rank;
@@ -83,6 +85,16 @@ export class ExpertGroup {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  /** Numbers a layer, alike on all ranks: they make their layers in the same order. */
+  nextLayer(): number {
+    return this.#layers++;
+  }
+
+  /** Numbers a step; rank 0's number names it, should ranks have counted differently. */
+  nextStep(): number {
+    return this.#steps++;
   }
 
   /** Runs a call of a layer: one at a time, since the ranks' ops are matched by their order. */

@@ -7,6 +7,8 @@ export interface Announcement {
   readonly kind: StepKind;
   /** Which of the group's layers, in the order in which they were made. */
   readonly layer: number;
+  /** Counts this rank's steps; that of rank 0 names the ops between two ranks. */
+  readonly step: number;
   /** Counts changes of this rank's weights. */
   readonly version: number;
   /** Token-copies of this rank by expert. */
@@ -16,20 +18,21 @@ export interface Announcement {
 const KINDS: readonly StepKind[] = ["forward", "backward"];
 
 export function announcementBytes(experts: number): number {
-  return 8 * (3 + experts);
+  return 8 * (4 + experts);
 }
 
-export function encodeAnnouncement({ kind, layer, version, counts }: Announcement): Uint8Array {
-  return new Uint8Array(Float64Array.of(KINDS.indexOf(kind), layer, version, ...counts).buffer);
+export function encodeAnnouncement({ kind, layer, step, version, counts }: Announcement): Uint8Array {
+  return new Uint8Array(Float64Array.of(KINDS.indexOf(kind), layer, step, version, ...counts).buffer);
 }
 
 /** Those of all ranks. Throws ERR_PCCL_CALL_MISMATCH if they make different calls: the same on every rank. */
 export function decodeAnnouncements(call: string, payloads: readonly Uint8Array[]): Announcement[] {
   const all = payloads.map((payload): Announcement => {
-    const [kind, layer, version, ...counts] = new Float64Array(payload.slice().buffer);
+    const [kind, layer, step, version, ...counts] = new Float64Array(payload.slice().buffer);
     return {
       kind: KINDS[kind as number] as StepKind,
       layer: layer as number,
+      step: step as number,
       version: version as number,
       counts: Float64Array.from(counts),
     };

@@ -2,6 +2,7 @@
  * Borrowed weights on one rank: mapped ones are used where they lie; others travel in chunks while native experts are
  * computed, and stay for the next step if its plan lends them again.
  */
+import type { CallOptions } from "@pccl/core";
 import { callNative } from "../base/native.js";
 import type { Exchange } from "../group/exchange.js";
 import { inOrder } from "./in-order.js";
@@ -17,9 +18,8 @@ export interface Borrowed {
   /** By expert; those that travel are whole once `arrived` resolves. */
   readonly weights: ReadonlyMap<number, Uint8Array>;
   readonly arrived: Promise<void>;
-  /** Of weights that travelled, to this rank and from it. */
-  readonly bytesReceived: number;
-  readonly bytesSent: number;
+  /** Of weights that travelled, to this rank or from it. */
+  readonly bytesMoved: number;
   /** Memory that borrowed weights take up. */
   readonly bytesHeld: number;
   /** Every rank holds what it borrowed, and knows it of all: the next step need not send it again. */
@@ -42,12 +42,24 @@ export class Lending {
     this.#mapped = mapped;
   }
 
-  /** Lets weights travel for these loans. `versions` are those of the ranks' weights. */
-  borrow(call: string, loans: readonly Loan[], versions: readonly number[], signal: AbortSignal): Borrowed {
+  /**
+   * Lets weights travel for these loans. `versions` are those of the ranks' weights; `firstNumber` names the first hop
+   * among what passes between two ranks.
+   */
+  borrow(
+    call: string,
+    loans: readonly Loan[],
+    versions: readonly number[],
+    firstNumber: number,
+    limits: CallOptions,
+  ): Borrowed {
     const { rank } = this.#exchange;
     const travelling = loans.filter(({ source, target }) => this.#mapped[target]?.[source] !== true);
     const known = new Map(travelling.map((loan) => [keyOf(loan), versions[loan.source] as number]));
-    const hops = hopsOf(travelling.filter((loan) => this.#known.get(keyOf(loan)) !== known.get(keyOf(loan))));
+    const hops = hopsOf(
+      travelling.filter((loan) => this.#known.get(keyOf(loan)) !== known.get(keyOf(loan))),
+      firstNumber,
+    );
 
     const own = loans.filter(({ target }) => target === rank);
     const ownTravelling = travelling.filter(({ target }) => target === rank);
@@ -57,15 +69,14 @@ export class Lending {
     );
     // Until the step is over nobody holds anything for sure.
     this.#known = new Map();
-    const arrived = this.#move(call, hops, signal);
+    const arrived = this.#move(call, hops, limits);
     // Whoever awaits it gets the error; a step that has failed before doesn't.
     arrived.catch(() => undefined);
     const { expertBytes } = this.#store;
     return {
       weights,
       arrived,
-      bytesReceived: hops.filter(({ to }) => to === rank).length * expertBytes,
-      bytesSent: hops.filter(({ from }) => from === rank).length * expertBytes,
+      bytesMoved: hops.filter(({ from, to }) => from === rank || to === rank).length * expertBytes,
       bytesHeld: ownTravelling.length * expertBytes,
       keep: () => {
         this.#known = known;
@@ -86,25 +97,25 @@ export class Lending {
     );
   }
 
-  async #move(call: string, hops: readonly Hop[], signal: AbortSignal): Promise<void> {
+  async #move(call: string, hops: readonly Hop[], limits: CallOptions): Promise<void> {
     const { rank } = this.#exchange;
     const coming = new Map(hops.filter(({ to }) => to === rank).map((hop) => [hop.expert, new Chunks()]));
     const tasks = hops.flatMap((hop) => {
       if (hop.to === rank) {
         const chunks = coming.get(hop.expert) as Chunks;
-        return [() => this.#receive(call, hop, chunks, signal)];
+        return [() => this.#receive(call, hop, chunks, limits)];
       }
-      return hop.from === rank ? [() => this.#send(call, hop, coming.get(hop.expert), signal)] : [];
+      return hop.from === rank ? [() => this.#send(call, hop, coming.get(hop.expert), limits)] : [];
     });
     await inOrder(tasks, HOPS_MAX);
   }
 
-  async #receive(call: string, hop: Hop, chunks: Chunks, signal: AbortSignal): Promise<void> {
+  async #receive(call: string, hop: Hop, chunks: Chunks, limits: CallOptions): Promise<void> {
     const memory = this.#held.get(hop.expert) as Uint8Array;
     try {
       await inOrder(
         chunksOf(memory).map((chunk, index) => async () => {
-          await this.#exchange.recv(call, chunk, hop.from, hop.index, { signal });
+          await this.#exchange.recv(call, chunk, hop.from, hop.number, limits);
           chunks.add(index);
         }),
         CHUNKS_MAX,
@@ -116,12 +127,12 @@ export class Lending {
   }
 
   /** `coming`: the chunks of weights that this rank passes on as they come. */
-  async #send(call: string, hop: Hop, coming: Chunks | undefined, signal: AbortSignal): Promise<void> {
+  async #send(call: string, hop: Hop, coming: Chunks | undefined, limits: CallOptions): Promise<void> {
     const memory = (this.#held.get(hop.expert) ?? this.#store.find(hop.expert)) as Uint8Array;
     await inOrder(
       chunksOf(memory).map((chunk, index) => async () => {
         await coming?.have(index);
-        await this.#exchange.send(call, chunk, hop.to, hop.index, { signal });
+        await this.#exchange.send(call, chunk, hop.to, hop.number, limits);
       }),
       CHUNKS_MAX,
     );

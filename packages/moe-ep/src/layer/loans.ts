@@ -19,19 +19,19 @@ export function loansOf(plan: ExpertPlan, owners: readonly number[]): Loan[] {
 
 /** An expert's weights go from one rank to the next. */
 export interface Hop {
-  /** Names it among those of the step. */
-  readonly index: number;
+  /** Names it among what passes between two ranks. */
+  readonly number: number;
   readonly expert: number;
   readonly from: number;
   readonly to: number;
 }
 
 /** Those that are to get the same weights pass them on in a chain, so that the owner sends them once. */
-export function hopsOf(loans: readonly Loan[]): Hop[] {
+export function hopsOf(loans: readonly Loan[], firstNumber: number): Hop[] {
   const last = new Map<number, number>();
   return loans.map(({ expert, source, target }, index) => {
     const from = last.get(expert) ?? source;
     last.set(expert, target);
-    return { index, expert, from, to: target };
+    return { number: firstNumber + index, expert, from, to: target };
   });
 }

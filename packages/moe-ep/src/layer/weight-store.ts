@@ -9,7 +9,7 @@ import { type ExpertFormat, type ExpertTensors, rawShape, tensorsOf } from "../e
 /** Sixteen random bytes at the front say that memory is the announced one, and not another of the same size. */
 const NONCE_BYTES = 16;
 const FRONT_BYTES = 64;
-export const ANNOUNCEMENT_BYTES = 16 + NONCE_BYTES;
+export const ANNOUNCEMENT_BYTES: number = 16 + NONCE_BYTES;
 
 export class WeightStore {
   /** Of one packed expert. */
@@ -66,13 +66,6 @@ export class WeightStore {
       this.#memory[rank] = memory;
       return true;
     });
-  }
-
-  /** Forgets mapped memory of others: weights then travel. */
-  unmap(): void {
-    for (const rank of this.#memory.keys()) {
-      if (rank !== this.#rank) this.#memory[rank] = undefined;
-    }
   }
 
   /** The expert's packed weights if they are this rank's or mapped. */
