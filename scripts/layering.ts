@@ -85,9 +85,10 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
       NODE,
     ],
   },
+  { folder: `${MOE}/launch`, mayUse: ["@pccl/core/coordinator", "@pccl/core/base", NODE] },
   {
     folder: `${MOE}/cli`,
-    mayUse: [`${MOE}/planner`, `${MOE}/routing`, `${MOE}/experts`, `${MOE}/base`, "@pccl/core/base", NODE],
+    mayUse: [`${MOE}/launch`, `${MOE}/planner`, `${MOE}/routing`, `${MOE}/experts`, `${MOE}/base`, "@pccl/core/base", NODE],
   },
   {
     folder: MOE,

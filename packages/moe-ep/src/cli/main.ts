@@ -1,6 +1,7 @@
 /** The `moe-ep` program: finds the command, and turns errors into messages and exit codes. */
 import { parseArgs } from "node:util";
 import { PcclError } from "@pccl/core/base";
+import { runLaunch } from "./launch.js";
 import { runPlan } from "./plan.js";
 import { UsageError } from "./usage.js";
 import { VERSION } from "../base/version.js";
@@ -10,6 +11,7 @@ const USAGE = `Usage: moe-ep <command> [options]
 Least-loaded expert parallelism for mixture-of-experts layers.
 
 Commands:
+  launch        Run a script in several processes that form an expert group
   plan          Plan the loads of a file: who computes what, and which weights are lent
 
 Options:
@@ -19,7 +21,10 @@ Options:
 Exit codes: 0 success, 1 failure at run time, 2 wrong usage
 `;
 
-const COMMANDS: Record<string, (args: readonly string[]) => number | Promise<number>> = { plan: runPlan };
+const COMMANDS: Record<string, (args: readonly string[]) => number | Promise<number>> = {
+  launch: runLaunch,
+  plan: runPlan,
+};
 
 async function main([command, ...rest]: readonly string[]): Promise<number> {
   if (command !== undefined && !command.startsWith("-")) {

@@ -28,6 +28,12 @@ export interface MoEGradients extends ExpertsGradients {
   readonly sharedExpert: Gradients | undefined;
 }
 
+interface Pass {
+  readonly x: ExpertNumbers;
+  readonly logits: Float32Array;
+  readonly routing: Routing;
+}
+
 const OPTION_KEYS = [
   "router",
   "routerWeight",
@@ -51,7 +57,7 @@ export class MoELayer {
   readonly #weight: Float32Array;
   readonly #bias: Float32Array;
   readonly #shared: SharedExpert | undefined;
-  #pass: { readonly x: ExpertNumbers; readonly logits: Float32Array; readonly routing: Routing } | undefined;
+  #pass: Pass | undefined;
 
   private constructor(
     experts: ExpertLayer,
@@ -101,7 +107,7 @@ export class MoELayer {
   async forward(x: ExpertNumbers, options: CallOptions = {}): Promise<ExpertNumbers> {
     const call = "MoELayer.forward";
     this.#pass = undefined;
-    const route = (): { x: ExpertNumbers; routing: Routing } => {
+    const route = (): Pass => {
       checkTokens(call, "x", x, this.experts.config.format);
       const logits = routerLogits(x, this.#weight, this.#router.experts, this.#bias);
       this.#pass = { x, logits, routing: this.#router.route(logits) };
@@ -120,7 +126,7 @@ export class MoELayer {
     let router: ReturnType<typeof routerLogitsGradient> | undefined;
     let shared: { x: ExpertNumbers; tensors: Gradients } | undefined;
     const beside = async (gates: Float32Array): Promise<ExpertNumbers[]> => {
-      const { x, logits, routing } = this.#pass as NonNullable<typeof this.#pass>;
+      const { x, logits, routing } = this.#pass as Pass;
       const gradient = this.#router.gradient(logits, routing, gates);
       router = routerLogitsGradient(x, this.#weight, this.#router.experts, gradient);
       shared = await this.#shared?.backward(outputGradient);
