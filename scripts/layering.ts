@@ -87,8 +87,21 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
   },
   { folder: `${MOE}/launch`, mayUse: ["@pccl/core/coordinator", "@pccl/core/base", NODE] },
   {
+    folder: `${MOE}/verify`,
+    mayUse: [
+      `${MOE}/launch`,
+      `${MOE}/layer`,
+      `${MOE}/group`,
+      `${MOE}/planner`,
+      `${MOE}/routing`,
+      `${MOE}/experts`,
+      "@pccl/core/base",
+      NODE,
+    ],
+  },
+  {
     folder: `${MOE}/cli`,
-    mayUse: [`${MOE}/launch`, `${MOE}/planner`, `${MOE}/routing`, `${MOE}/experts`, `${MOE}/base`, "@pccl/core/base", NODE],
+    mayUse: [`${MOE}/verify`, `${MOE}/launch`, `${MOE}/planner`, `${MOE}/routing`, `${MOE}/experts`, `${MOE}/base`, "@pccl/core/base", NODE],
   },
   {
     folder: MOE,

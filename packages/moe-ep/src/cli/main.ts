@@ -3,6 +3,7 @@ import { parseArgs } from "node:util";
 import { PcclError } from "@pccl/core/base";
 import { runLaunch } from "./launch.js";
 import { runPlan } from "./plan.js";
+import { runVerify } from "./verify.js";
 import { UsageError } from "./usage.js";
 import { VERSION } from "../base/version.js";
 
@@ -13,6 +14,7 @@ Least-loaded expert parallelism for mixture-of-experts layers.
 Commands:
   launch        Run a script in several processes that form an expert group
   plan          Plan the loads of a file: who computes what, and which weights are lent
+  verify        Compare layers on groups of processes with given results, and with one process
 
 Options:
   -h, --help    Show this help; after a command: the command's help
@@ -24,6 +26,7 @@ Exit codes: 0 success, 1 failure at run time, 2 wrong usage
 const COMMANDS: Record<string, (args: readonly string[]) => number | Promise<number>> = {
   launch: runLaunch,
   plan: runPlan,
+  verify: runVerify,
 };
 
 async function main([command, ...rest]: readonly string[]): Promise<number> {

@@ -10,3 +10,18 @@ export function parseInteger(option: string, text: string | undefined, min: numb
   }
   return value;
 }
+
+/** A list such as "1,2,4". Throws UsageError. */
+export function parseIntegers(option: string, text: string, min: number, max: number): number[] {
+  return text.split(",").map((one) => parseInteger(option, one, min, max));
+}
+
+/** A list of the planners that run without statistics. Throws UsageError. */
+export function parsePlanners(text: string): ("ep" | "lla" | "auto")[] {
+  return text.split(",").map((name) => {
+    if (name !== "ep" && name !== "lla" && name !== "auto") {
+      throw new UsageError(`--planner must be ep, lla or auto, got "${name}"`);
+    }
+    return name;
+  });
+}

@@ -117,6 +117,8 @@ function startRank(program: RankProgram, rank: number, address: string): ChildPr
   const [host = "", port = ""] = address.split(/:(?=\d+$)/);
   const isPrefixed = output === "ranks";
   const child = spawn(process.execPath, args, {
+    // Messages hold arrays.
+    serialization: "advanced",
     // Ctrl-C in a terminal is for this process to pass on, once.
     detached: true,
     stdio: [
