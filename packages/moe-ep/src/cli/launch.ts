@@ -29,7 +29,9 @@ Exit codes: 0 success, that of the process that failed (128 + its signal), 2 wro
 /** Returns the exit code. Throws UsageError or PcclError. */
 export async function runLaunch(args: readonly string[]): Promise<number> {
   // What comes after the script is the script's.
-  const at = args.findIndex((arg, i) => !arg.startsWith("-") && !/^(-n|--processes)$/.test(args[i - 1] ?? ""));
+  const at = args.findIndex(
+    (arg, i) => !arg.startsWith("-") && !/^(-n|--processes)$/.test(args[i - 1] ?? ""),
+  );
   const { values } = parseArgs({
     args: at < 0 ? [...args] : args.slice(0, at),
     options: {
@@ -55,7 +57,7 @@ function loaderOf(script: string): string[] {
   const isTypeScript = [".ts", ".mts", ".cts"].includes(extname(script));
   const features = process.features as { typescript?: unknown };
   if (!isTypeScript || features.typescript) return [];
-  return ["--import", import.meta.resolve("tsx")];
+  return [`--import=${import.meta.resolve("tsx")}`];
 }
 
 async function run(ranks: number, args: readonly string[]): Promise<number> {

@@ -59,13 +59,22 @@ function goldenFiles(folder: string): string[] {
   try {
     names = readdirSync(folder).filter((name) => name.endsWith(".safetensors"));
   } catch (error) {
-    throw pcclError("ERR_PCCL_INVALID_ARGUMENT", `${folder} can't be read: ${String(error)}`, { cause: error });
+    throw pcclError("ERR_PCCL_INVALID_ARGUMENT", `${folder} can't be read: ${String(error)}`, {
+      cause: error,
+    });
   }
   if (names.length === 0) throw pcclError("ERR_PCCL_INVALID_ARGUMENT", `${folder} has no *.safetensors`);
   return names.toSorted().map((name) => join(folder, name));
 }
 
-function line({ file, world, planner, maxAbsError, withinTolerance, bitIdenticalToSingle }: VerifyResult): string {
+function line({
+  file,
+  world,
+  planner,
+  maxAbsError,
+  withinTolerance,
+  bitIdenticalToSingle,
+}: VerifyResult): string {
   const worst = Math.max(...Object.values(maxAbsError)).toExponential(1);
   const verdict = withinTolerance ? "within tolerance" : "OUTSIDE TOLERANCE";
   const bits = bitIdenticalToSingle ? "same bits" : "OTHER BITS";

@@ -21,7 +21,8 @@ export function readEnvironment(call: string, environment: NodeJS.ProcessEnv): G
   };
   const integer = (name: string, min: number): number => {
     const value = Number(text(name));
-    if (!Number.isInteger(value) || value < min) throw invalid(`${name} is "${text(name)}" in the environment`);
+    if (!Number.isInteger(value) || value < min)
+      throw invalid(`${name} is "${text(name)}" in the environment`);
     return value;
   };
   const rank = integer("RANK", 0);

@@ -79,7 +79,8 @@ export class Exchange {
   async #run(call: string, all: Uint8Array, block: Uint8Array, options: CallOptions): Promise<void> {
     const communicator = this.#current(call);
     if (communicator === undefined) all.set(block);
-    else await this.#together(call, options, () => communicator.allGather(block, all, { ...options, tag: TAG }));
+    else
+      await this.#together(call, options, () => communicator.allGather(block, all, { ...options, tag: TAG }));
   }
 
   /** Rows of `width` elements: counts are of rows, by block. */
@@ -154,12 +155,13 @@ export class Exchange {
         const why = "the ranks make different calls, or one of them has failed in this one";
         throw this.#share(pcclError(error.code, `${call}: ${why}`, { epoch: error.epoch, cause: error }));
       }
-      throw this.#share(Object(error) as object);
+      throw this.#share(error as Error);
     }
   }
 
-  #share<E extends object>(error: E): E {
-    this.#shared.add(error);
+  #share<E extends Error>(error: E): E {
+    // A caller may withdraw a call with a reason of any kind.
+    this.#shared.add(Object(error) as object);
     return error;
   }
 }

@@ -146,11 +146,7 @@ function startRank(program: RankProgram, rank: number, address: string): ChildPr
 }
 
 /** Whole lines, so that those of several processes don't mix. */
-function prefixLines(
-  from: NodeJS.ReadableStream | null,
-  into: NodeJS.WritableStream,
-  prefix: string,
-): void {
+function prefixLines(from: NodeJS.ReadableStream | null, into: NodeJS.WritableStream, prefix: string): void {
   let rest = "";
   from?.setEncoding("utf8");
   from?.on("data", (text: string) => {

@@ -150,7 +150,9 @@ export class ExpertLayer {
       const maps = await exchange.agree(call, exchange.size, () => {
         const announcements = answers.map((answer) => answer.subarray(CONFIG_BYTES));
         const mapped =
-          own.lending === "auto" ? memory.map(announcements) : announcements.map((_, rank) => rank === exchange.rank);
+          own.lending === "auto"
+            ? memory.map(announcements)
+            : announcements.map((_, rank) => rank === exchange.rank);
         return Uint8Array.from(mapped, Number);
       });
       const mapped = maps.map((row) => Array.from(row, (one) => one === 1));
@@ -301,7 +303,11 @@ export class ExpertLayer {
   }
 
   /** What this rank computes with its own weights, or with borrowed ones. */
-  #lists(step: Step, borrowed: Borrowed, lent: boolean): { list: number; expert: number; weights: Uint8Array }[] {
+  #lists(
+    step: Step,
+    borrowed: Borrowed,
+    lent: boolean,
+  ): { list: number; expert: number; weights: Uint8Array }[] {
     return step.lists.flatMap(({ expert }, list) => {
       const foreign = borrowed.weights.get(expert);
       if ((foreign !== undefined) !== lent) return [];
@@ -356,7 +362,9 @@ export class ExpertLayer {
       isApplied,
       loadsBefore,
       loadsAfter,
-      copiesCrossRank: sendMatrix.flatMap((row, rank) => row.filter((_, to) => to !== rank)).reduce((a, b) => a + b, 0),
+      copiesCrossRank: sendMatrix
+        .flatMap((row, rank) => row.filter((_, to) => to !== rank))
+        .reduce((a, b) => a + b, 0),
       rowsSent: step.rowsSent,
       weightBytesBorrowed: borrowed.weights.size * this.#store.expertBytes,
       weightBytesMoved,
@@ -395,7 +403,9 @@ function countRouting(call: string, routing: Routing, tokens: number, experts: n
     pcclError("ERR_PCCL_INVALID_ARGUMENT", `${call}: ${message}`);
   const { firstSlot, experts: slots, gates } = routing ?? {};
   if (!(firstSlot instanceof Int32Array && slots instanceof Int32Array && gates instanceof Float32Array)) {
-    throw invalid("routing must hold firstSlot and experts as an Int32Array each, and gates as a Float32Array");
+    throw invalid(
+      "routing must hold firstSlot and experts as an Int32Array each, and gates as a Float32Array",
+    );
   }
   if (firstSlot.length !== tokens + 1) {
     throw invalid(`routing is for ${firstSlot.length - 1} tokens, and x has ${tokens}`);

@@ -129,7 +129,10 @@ export class GradientReturn {
         .filter(([expert]) => !borrowed.has(expert))
         .map(([expert, sum]) => {
           const tensors = this.#tensors(sum);
-          return [expert, Object.fromEntries(this.#names.map((name, i) => [name, tensors[i] as Float32Array]))];
+          return [
+            expert,
+            Object.fromEntries(this.#names.map((name, i) => [name, tensors[i] as Float32Array])),
+          ];
         }),
     );
   }

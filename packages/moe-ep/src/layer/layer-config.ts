@@ -52,7 +52,8 @@ export function checkConfig(call: string, options: ExpertLayerOptions, ranks: nu
   if (experts < ranks) {
     throw invalid(call, `${experts} experts can't be shared by ${ranks} ranks: each holds one at least`);
   }
-  if (typeof training !== "boolean") throw invalid(call, `training must be a boolean, got ${describe(training)}`);
+  if (typeof training !== "boolean")
+    throw invalid(call, `training must be a boolean, got ${describe(training)}`);
   if (typeof options.tensors !== "function") {
     throw invalid(call, `tensors must be a function, got ${describe(options.tensors)}`);
   }
@@ -66,10 +67,20 @@ export function checkConfig(call: string, options: ExpertLayerOptions, ranks: nu
           checkInteger(call, `plan.nativeRanks[${expert}]`, rank, 0, ranks - 1),
         );
   if (owners.length !== experts) {
-    throw invalid(call, `plan.nativeRanks must name a rank for each of ${experts} experts, got ${owners.length}`);
+    throw invalid(
+      call,
+      `plan.nativeRanks must name a rank for each of ${experts} experts, got ${owners.length}`,
+    );
   }
   const { kind, dtype, hiddenSize, ffnSize } = options.format;
-  return { format: { kind, dtype, hiddenSize, ffnSize }, experts, training, plan: { ...plan }, lending, owners };
+  return {
+    format: { kind, dtype, hiddenSize, ffnSize },
+    experts,
+    training,
+    plan: { ...plan },
+    lending,
+    owners,
+  };
 }
 
 /** Of CONFIG_BYTES: what a reader of a message wants to see, and a digest of everything. */

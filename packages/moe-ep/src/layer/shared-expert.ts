@@ -25,7 +25,11 @@ export class SharedExpert {
     this.#training = weights.training;
   }
 
-  static async create(format: ExpertFormat, tensors: ExpertTensors, training: boolean): Promise<SharedExpert> {
+  static async create(
+    format: ExpertFormat,
+    tensors: ExpertTensors,
+    training: boolean,
+  ): Promise<SharedExpert> {
     return new SharedExpert(await ExpertWeights.pack(format, { tensors, training }));
   }
 

@@ -24,12 +24,7 @@ export class Step {
   readonly #out: RawOutgoing;
   #in: RawIncoming | undefined;
 
-  constructor(
-    setting: StepSetting,
-    plan: ExpertPlan,
-    counts: readonly Float64Array[],
-    routing: Routing,
-  ) {
+  constructor(setting: StepSetting, plan: ExpertPlan, counts: readonly Float64Array[], routing: Routing) {
     const { exchange, training } = setting;
     const intervals = plan.assignments.flat();
     const firstInterval = Float64Array.from({ length: plan.assignments.length + 1 }, () => 0);
@@ -144,9 +139,7 @@ export class Step {
     const { format } = this.#setting;
     const { dtype, hiddenSize: width } = format;
     const into = newNumbers(format, this.tokens * width);
-    await awaitNative((addon) =>
-      addon.combineRows(this.native, dtype, width, gated, results, addends, into),
-    );
+    await awaitNative((addon) => addon.combineRows(this.native, dtype, width, gated, results, addends, into));
     return into;
   }
 }

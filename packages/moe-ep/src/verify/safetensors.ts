@@ -8,13 +8,15 @@ export interface SafeTensors {
   readonly i32: (name: string) => Int32Array;
 }
 
+const METADATA = "__metadata__";
+
 export function readSafeTensors(path: string): SafeTensors {
   const invalid = (reason: string, cause?: unknown): Error =>
     pcclError("ERR_PCCL_INVALID_ARGUMENT", `${path} can't be read as safetensors: ${reason}`, { cause });
   let file: Buffer;
   let headerBytes: number;
   let header: Record<string, { dtype: string; data_offsets: [number, number] }> & {
-    __metadata__?: Record<string, string>;
+    [METADATA]?: Record<string, string>;
   };
   try {
     file = readFileSync(path);
@@ -29,7 +31,7 @@ export function readSafeTensors(path: string): SafeTensors {
     const [begin, end] = tensor.data_offsets;
     return Uint8Array.from(file.subarray(8 + headerBytes + begin, 8 + headerBytes + end)).buffer;
   };
-  const metadata = header.__metadata__ ?? {};
+  const metadata = header[METADATA] ?? {};
   return {
     metadata,
     f32: (name) => new Float32Array(bytes(name, "F32")),
