@@ -23,7 +23,8 @@ const CORE_TESTING = "@pccl/core/testing";
 export const TYPESCRIPT_LAYERS: readonly Layer[] = [
   { folder: "packages/bindings/src", mayUse: [NODE] },
   { folder: `${CORE}/base`, mayUse: [] },
-  { folder: `${CORE}/membership`, mayUse: [`${CORE}/base`] },
+  { folder: `${CORE}/topology`, mayUse: [`${CORE}/base`] },
+  { folder: `${CORE}/membership`, mayUse: [`${CORE}/topology`, `${CORE}/base`] },
   { folder: `${CORE}/sim`, mayUse: [`${CORE}/membership`, `${CORE}/base`] },
   { folder: `${CORE}/control/generated`, mayUse: ["@grpc/grpc-js", "@grpc/proto-loader", "long"] },
   {
@@ -40,7 +41,14 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
   },
   {
     folder: `${CORE}/peer`,
-    mayUse: [`${CORE}/control`, `${CORE}/membership`, `${CORE}/base`, "@pccl/bindings", NODE],
+    mayUse: [
+      `${CORE}/control`,
+      `${CORE}/membership`,
+      `${CORE}/topology`,
+      `${CORE}/base`,
+      "@pccl/bindings",
+      NODE,
+    ],
   },
   { folder: `${CORE}/diloco`, mayUse: [`${CORE}/peer`, `${CORE}/base`] },
   { folder: `${CORE}/testing`, mayUse: [`${CORE}/control`, `${CORE}/membership`, `${CORE}/base`, NODE] },
@@ -99,9 +107,11 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
       NODE,
     ],
   },
+  { folder: `${MOE}/simulator`, mayUse: [`${MOE}/planner`, "@pccl/core/base"] },
   {
     folder: `${MOE}/cli`,
     mayUse: [
+      `${MOE}/simulator`,
       `${MOE}/verify`,
       `${MOE}/launch`,
       `${MOE}/planner`,
@@ -115,6 +125,7 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
   {
     folder: MOE,
     mayUse: [
+      `${MOE}/simulator`,
       `${MOE}/group`,
       `${MOE}/layer`,
       `${MOE}/planner`,
@@ -143,14 +154,16 @@ export const NATIVE_LAYERS: readonly Layer[] = [
   { folder: NATIVE_FACE, mayUse: [] },
   nativeLayer("base", []),
   nativeLayer("reduce", ["base"]),
+  nativeLayer("quantize", ["base"]),
   nativeLayer("hash", ["base"]),
   nativeLayer("transport", ["base"]),
-  nativeLayer("collective", ["reduce", "hash", "transport", "base"]),
+  nativeLayer("collective", ["reduce", "quantize", "hash", "transport", "base"]),
   nativeLayer("state", ["hash", "transport", "base"]),
+  nativeLayer("probe", ["transport", "base"]),
   nativeLayer("gemm", ["base"]),
   nativeLayer("moe", ["gemm", "base"]),
-  nativeLayer("engine", ["collective", "state", "reduce", "hash", "transport", "base"]),
-  nativeLayer("node", ["engine", "moe", "base"], JAVASCRIPT_HEADERS),
+  nativeLayer("engine", ["collective", "state", "probe", "reduce", "hash", "transport", "base"]),
+  nativeLayer("node", ["engine", "quantize", "moe", "base"], JAVASCRIPT_HEADERS),
 ];
 
 /** Blanks comments and leaves strings alone, which may hold what looks like one. */

@@ -2,8 +2,9 @@
 // and one I/O thread that moves and combines bytes. It knows nothing of Node, of gRPC or of who decides
 // membership: whoever holds it tells it the views.
 //
-// Threads: every method may be called from any thread. Callbacks run on the engine's own threads; they must not
-// block, throw, call back into the engine or hold the last reference to it: they only hand the event on.
+// Threads: every method may be called from any thread. Callbacks run on the engine's own threads, or within start() on
+// its caller's; they must not block, throw, call back into the engine or hold the last reference to it: they only hand
+// the event on.
 #pragma once
 
 #include <array>
@@ -16,6 +17,8 @@
 #include <optional>
 #include <string>
 #include <vector>
+
+#include "pccl/quantization.h"
 
 namespace pccl {
 
@@ -54,7 +57,7 @@ enum class Collective : std::uint8_t {
 };
 
 // How an op was carried out, and over what.
-enum class Algorithm : std::uint8_t { alone, ring, one_shot, chain, pairwise, direct, hierarchical };
+enum class Algorithm : std::uint8_t { alone, ring, one_shot, chain, pairwise, direct, hierarchical, quantized };
 enum class Transport : std::uint8_t { none, tcp, shm, mixed };
 
 // Codes of packages/pccl-core/src/base/error-catalogue.ts; error_code_name gives the ERR_PCCL_* string.
@@ -73,6 +76,7 @@ enum class ErrorCode : std::uint8_t {
   internal,             // a rule of the engine or of a peer's was broken: a bug
   io,                   // the system refused a port, or what an engine needs to begin
   out_of_memory,        // the system has no memory for what a call needs
+  non_finite_input,     // a member's input has NaN or infinities, and the call's quantization doesn't pass them
 };
 const char* error_code_name(ErrorCode code);
 
@@ -186,6 +190,8 @@ struct CollectiveCall {
   ReduceOp op = ReduceOp::sum;  // of all_reduce and reduce_scatter
   std::uint64_t tag = 0;
   PeerId peer = 0;
+  // Of all_reduce and reduce_scatter of f32, but for prod, in groups of up to 16.
+  Quantization quantization = {};
   // The buffers lie in huge pages, so that peers on this host read them cheaply.
   bool in_huge_pages = false;
   // Of all_to_all: elements per rank, both or none.
@@ -221,6 +227,16 @@ struct StalledOp {
   std::vector<PeerId> missing;
 };
 
+// What a path to another peer carries, streamed in both directions at once.
+struct ProbeResult {
+  std::string error = {};  // why there is nothing to tell; empty: there is
+  double tx_bytes_per_second = 0;
+  double rx_bytes_per_second = 0;
+  double round_trip_seconds = 0;
+  std::uint64_t bytes = 0;  // sent and received to find out
+  double seconds = 0;       // that it took
+};
+
 // What the control side hears. Epochs are those of the ring.
 struct ControlCallbacks {
   // Empty: every link of the view is up.
@@ -230,6 +246,8 @@ struct ControlCallbacks {
   std::function<void(Epoch, PeerId, const std::string& reason)> link_lost = {};
   // Once per op.
   std::function<void(const StalledOp&)> stalled = {};
+  // The end of a probe, within seconds.
+  std::function<void(std::uint64_t id, const ProbeResult&)> probed = {};
 };
 
 // What links to members on the same host are made of.
@@ -306,6 +324,11 @@ class Engine {
   // If this op is in flight here, in the open epoch, and waits for `peer`, which still hasn't called it, aborts it for
   // all members with call_mismatch.
   virtual bool abort_if_missing(Epoch epoch, const OpKey& key, PeerId peer) = 0;
+
+  // Measures the path to `target`, another member of the installed view, over connections of its own; `probed` follows.
+  // Throws invalid_argument for a member without host or port and for an `id` that is under way, not_installed before
+  // the first view.
+  virtual void probe(std::uint64_t id, const Member& target) = 0;
 
   // Ends every op (code closed, buffers restored), links, listener and threads; returns when all are gone and no
   // callback will run any more. Idempotent.

@@ -43,6 +43,8 @@ inline constexpr std::size_t link_turn_bytes = 512 * 1024;
 inline constexpr std::size_t direct_copy_bytes = 1024 * 1024;
 inline constexpr std::size_t direct_piece_bytes = 256 * 1024;
 inline constexpr std::size_t shm_ring_bytes = 512 * 1024;
+// Of an op that its caller's thread drives.
+inline constexpr std::size_t driven_bytes_max = 64 * 1024;
 // Numbered frames that a peer leaves unacknowledged before its link counts as broken.
 inline constexpr std::size_t link_frames_unacknowledged_max = 16384;
 // Chunks that a lane remembers; it sends no more until the peer has acknowledged some.
@@ -75,6 +77,14 @@ inline constexpr std::size_t tensor_name_bytes_max = 4096;
 inline constexpr std::size_t state_tensors_max = std::size_t{1} << 20;
 inline constexpr std::size_t state_readers_max = 64;
 inline constexpr auto state_progress_timeout = 10000ms;
+// Connections of a probe where links find out by themselves how many they need. A connection that isn't made by then is
+// done without; how long a probe measures at most; and how long the other side puts up with it, and with how many.
+inline constexpr std::uint32_t probe_connections = 8;
+inline constexpr auto probe_dial_timeout = 3000ms;
+inline constexpr auto probe_time_max = 2000ms;
+inline constexpr auto probe_visit_max = 10000ms;
+inline constexpr std::size_t probe_visitors_max = 256;
+
 inline constexpr std::size_t hash_piece_bytes = 1024 * 1024;
 
 }  // namespace pccl::limits

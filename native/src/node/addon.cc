@@ -10,6 +10,7 @@
 #include "node/moe_router.h"
 #include "node/moe_step.h"
 #include "node/page_memory.h"
+#include "node/quantization.h"
 
 namespace pccl::node {
 
@@ -59,6 +60,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("allocate", Napi::Function::New<allocate>(env, "allocate"));
   exports.Set("allocateShared", Napi::Function::New<allocate_shared>(env, "allocateShared"));
   exports.Set("mapShared", Napi::Function::New<map_shared>(env, "mapShared"));
+  exports.Set("quantize", Napi::Function::New<quantize>(env, "quantize"));
+  exports.Set("dequantize", Napi::Function::New<dequantize>(env, "dequantize"));
   exports.Set("planExperts", Napi::Function::New<plan_experts>(env, "planExperts"));
   exports.Set("projectRouter", Napi::Function::New<project_router>(env, "projectRouter"));
   exports.Set("projectRouterGradient", Napi::Function::New<project_router_gradient>(env, "projectRouterGradient"));

@@ -14,8 +14,9 @@ Napi::Number number(Napi::Env env, std::uint64_t value) {
 }
 
 // By the numbers of Algorithm and Transport.
-constexpr std::array algorithm_names = {"alone", "ring", "one-shot", "chain", "pairwise", "direct", "hierarchical"};
-static_assert(algorithm_names.size() == static_cast<std::size_t>(Algorithm::hierarchical) + 1);
+constexpr std::array algorithm_names = {"alone", "ring", "one-shot", "chain", "pairwise", "direct", "hierarchical",
+                                        "quantized"};
+static_assert(algorithm_names.size() == static_cast<std::size_t>(Algorithm::quantized) + 1);
 constexpr std::array transport_names = {"none", "tcp", "shm", "mixed"};
 static_assert(transport_names.size() == static_cast<std::size_t>(Transport::mixed) + 1);
 
@@ -74,6 +75,23 @@ struct ToObject {
     object.Set("epoch", number(env, event.epoch));
     set_op_key(env, object, event.key);
     object.Set("missing", missing);
+    return object;
+  }
+
+  Napi::Object operator()(const Probed& event) const {
+    const ProbeResult& result = event.result;
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("type", "probed");
+    object.Set("id", number(env, event.id));
+    if (!result.error.empty()) {
+      object.Set("reason", result.error);
+      return object;
+    }
+    object.Set("txBytesPerSecond", Napi::Number::New(env, result.tx_bytes_per_second));
+    object.Set("rxBytesPerSecond", Napi::Number::New(env, result.rx_bytes_per_second));
+    object.Set("rttSeconds", Napi::Number::New(env, result.round_trip_seconds));
+    object.Set("bytes", number(env, result.bytes));
+    object.Set("seconds", Napi::Number::New(env, result.seconds));
     return object;
   }
 };

@@ -3,6 +3,7 @@ import { parseArgs } from "node:util";
 import { PcclError } from "@pccl/core/base";
 import { runLaunch } from "./launch.js";
 import { runPlan } from "./plan.js";
+import { runSimulate } from "./simulate.js";
 import { runVerify } from "./verify.js";
 import { UsageError } from "./usage.js";
 import { VERSION } from "../base/version.js";
@@ -14,6 +15,7 @@ Least-loaded expert parallelism for mixture-of-experts layers.
 Commands:
   launch        Run a script in several processes that form an expert group
   plan          Plan the loads of a file: who computes what, and which weights are lent
+  simulate      Predict time and memory of a layer on a cluster that you don't have
   verify        Compare layers on groups of processes with given results, and with one process
 
 Options:
@@ -26,6 +28,7 @@ Exit codes: 0 success, 1 failure at run time, 2 wrong usage
 const COMMANDS: Record<string, (args: readonly string[]) => number | Promise<number>> = {
   launch: runLaunch,
   plan: runPlan,
+  simulate: runSimulate,
   verify: runVerify,
 };
 
