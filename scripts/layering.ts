@@ -107,11 +107,24 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
       NODE,
     ],
   },
+  {
+    folder: `${MOE}/bench`,
+    mayUse: [
+      `${MOE}/launch`,
+      `${MOE}/layer`,
+      `${MOE}/group`,
+      `${MOE}/planner`,
+      `${MOE}/routing`,
+      `${MOE}/experts`,
+      NODE,
+    ],
+  },
   { folder: `${MOE}/simulator`, mayUse: [`${MOE}/planner`, "@pccl/core/base"] },
   {
     folder: `${MOE}/cli`,
     mayUse: [
       `${MOE}/simulator`,
+      `${MOE}/bench`,
       `${MOE}/verify`,
       `${MOE}/launch`,
       `${MOE}/planner`,
