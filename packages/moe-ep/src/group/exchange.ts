@@ -4,6 +4,13 @@ import { describe, isPcclErrorCode, pcclError } from "@pccl/core/base";
 
 /** All collectives of groups; what passes between two ranks has the tags after it. */
 const TAG = 0x6d6f_6500_0000_0000n;
+/** The group is at an end with such an error, which all its members get. */
+const FINAL_CODES: readonly string[] = [
+  "ERR_PCCL_PEER_LOST",
+  "ERR_PCCL_CLOSED",
+  "ERR_PCCL_REMOVED",
+  "ERR_PCCL_COORDINATOR_LOST",
+];
 /** An op with such an error was never begun: the others don't know of it. */
 const LOCAL_CODES: readonly string[] = [
   "ERR_PCCL_INVALID_ARGUMENT",
@@ -125,6 +132,7 @@ export class Exchange {
    */
   async failTogether(error: unknown): Promise<void> {
     if (this.#communicator === undefined || this.#shared.has(Object(error) as object)) return;
+    if (error instanceof PcclError && FINAL_CODES.includes(error.code)) return;
     // Ops of one tag are matched in order: theirs is of another kind, so that all of them reject.
     await this.#communicator.barrier({ tag: TAG }).catch(() => undefined);
   }
