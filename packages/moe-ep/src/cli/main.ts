@@ -1,8 +1,11 @@
 /** The `moe-ep` program: finds the command, and turns errors into messages and exit codes. */
 import { parseArgs } from "node:util";
 import { PcclError } from "@pccl/core/base";
+import { runBench } from "./bench.js";
+import { runLaunch } from "./launch.js";
 import { runPlan } from "./plan.js";
 import { runSimulate } from "./simulate.js";
+import { runVerify } from "./verify.js";
 import { UsageError } from "./usage.js";
 import { VERSION } from "../base/version.js";
 
@@ -11,8 +14,11 @@ const USAGE = `Usage: moe-ep <command> [options]
 Least-loaded expert parallelism for mixture-of-experts layers.
 
 Commands:
+  bench         Measure planners against each other on processes of this host
+  launch        Run a script in several processes that form an expert group
   plan          Plan the loads of a file: who computes what, and which weights are lent
   simulate      Predict time and memory of a layer on a cluster that you don't have
+  verify        Compare layers on groups of processes with given results, and with one process
 
 Options:
   -h, --help    Show this help; after a command: the command's help
@@ -22,8 +28,11 @@ Exit codes: 0 success, 1 failure at run time, 2 wrong usage
 `;
 
 const COMMANDS: Record<string, (args: readonly string[]) => number | Promise<number>> = {
+  bench: runBench,
+  launch: runLaunch,
   plan: runPlan,
   simulate: runSimulate,
+  verify: runVerify,
 };
 
 async function main([command, ...rest]: readonly string[]): Promise<number> {
