@@ -70,10 +70,24 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
   { folder: `${MOE}/planner`, mayUse: [`${MOE}/base`, "@pccl/core/base", "@pccl/bindings"] },
   { folder: `${MOE}/routing`, mayUse: [`${MOE}/base`, "@pccl/core/base", "@pccl/bindings", NODE] },
   { folder: `${MOE}/experts`, mayUse: [`${MOE}/base`, "@pccl/core/base", "@pccl/bindings"] },
+  {
+    folder: `${MOE}/tuner`,
+    mayUse: [
+      `${MOE}/simulator`,
+      `${MOE}/planner`,
+      `${MOE}/routing`,
+      `${MOE}/experts`,
+      "@pccl/core",
+      "@pccl/core/coordinator",
+      "@pccl/core/base",
+      NODE,
+    ],
+  },
   { folder: `${MOE}/simulator`, mayUse: [`${MOE}/planner`, "@pccl/core/base"] },
   {
     folder: `${MOE}/cli`,
     mayUse: [
+      `${MOE}/tuner`,
       `${MOE}/simulator`,
       `${MOE}/planner`,
       `${MOE}/routing`,
@@ -85,7 +99,14 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
   },
   {
     folder: MOE,
-    mayUse: [`${MOE}/simulator`, `${MOE}/planner`, `${MOE}/routing`, `${MOE}/experts`, `${MOE}/base`],
+    mayUse: [
+      `${MOE}/tuner`,
+      `${MOE}/simulator`,
+      `${MOE}/planner`,
+      `${MOE}/routing`,
+      `${MOE}/experts`,
+      `${MOE}/base`,
+    ],
   },
   { folder: "examples/diloco-language-model/src", mayUse: [...PUBLIC_CORE, "@jax-js/jax", NODE] },
   { folder: "bench/src", mayUse: [...PUBLIC_CORE, "@pccl/moe-ep", CORE_TESTING, "tinybench", NODE] },

@@ -1,8 +1,6 @@
 /** The `moe-ep` program: finds the command, and turns errors into messages and exit codes. */
 import { parseArgs } from "node:util";
 import { PcclError } from "@pccl/core/base";
-import { runPlan } from "./plan.js";
-import { runSimulate } from "./simulate.js";
 import { UsageError } from "./usage.js";
 import { VERSION } from "../base/version.js";
 
@@ -13,6 +11,7 @@ Least-loaded expert parallelism for mixture-of-experts layers.
 Commands:
   plan          Plan the loads of a file: who computes what, and which weights are lent
   simulate      Predict time and memory of a layer on a cluster that you don't have
+  tune          Measure this machine, and find the planner's settings that suit it
 
 Options:
   -h, --help    Show this help; after a command: the command's help
@@ -21,9 +20,11 @@ Options:
 Exit codes: 0 success, 1 failure at run time, 2 wrong usage
 `;
 
-const COMMANDS: Record<string, (args: readonly string[]) => number | Promise<number>> = {
-  plan: runPlan,
-  simulate: runSimulate,
+/** Loaded when they are called: some need all of the communication library, and some nothing. */
+const COMMANDS: Record<string, (args: readonly string[]) => Promise<number>> = {
+  plan: async (args) => (await import("./plan.js")).runPlan(args),
+  simulate: async (args) => (await import("./simulate.js")).runSimulate(args),
+  tune: async (args) => await (await import("./tune.js")).runTune(args),
 };
 
 async function main([command, ...rest]: readonly string[]): Promise<number> {
