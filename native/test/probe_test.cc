@@ -85,6 +85,10 @@ TEST(RateMeter, WaitsUntilTheRateHasSettled) {
     go(5, rate);
     EXPECT_FALSE(meter.settled()) << rate;
   }
+  // Losses: it comes back.
+  go(3, 2'000'000);
+  go(10, 300'000);
+  EXPECT_FALSE(meter.settled());
   go(10, 2'000'000);
   EXPECT_TRUE(meter.settled());
   EXPECT_NEAR(meter.bytes_per_second(), 100e6, 5e6);
@@ -98,13 +102,13 @@ TEST(RateMeter, TakesTheLaterPartOfWhatNeverSettles) {
   RateMeter::Time time{};
   std::uint64_t bytes = 0;
   meter.note(time, bytes, 100ms);
-  // Slow for two fifths, then a burst in every seventh sample, so that windows of five differ.
+  // Slow for two fifths, then a burst in every twelfth sample, so that two windows of five never agree.
   for (int i = 1; i <= 100; ++i) {
-    bytes += i <= 40 ? 10 : i % 7 == 0 ? 1'750'000 : 0;
+    bytes += i <= 40 ? 10 : i % 12 == 0 ? 1'800'000 : 0;
     meter.note(time += 20ms, bytes, 100ms);
   }
   EXPECT_FALSE(meter.settled());
-  EXPECT_NEAR(meter.bytes_per_second(), 1'750'000 / 0.14, 2e6);
+  EXPECT_NEAR(meter.bytes_per_second(), 1'800'000 / 0.24, 1e6);
 }
 
 }  // namespace

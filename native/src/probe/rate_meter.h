@@ -3,6 +3,7 @@
 // differ widely until it has found what the path carries.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <optional>
@@ -16,14 +17,16 @@ class RateMeter {
   using Duration = std::chrono::steady_clock::duration;
 
   // `bytes`: all that have come through by then. Times ascend. The rate has settled when the last two windows of this
-  // length agree within a twentieth for the first time.
+  // length agree within a twentieth for the first time, and aren't what losses have left of a higher rate.
   void note(Time now, std::uint64_t bytes, Duration window) {
     samples_.push_back({now, bytes});
     if (settled_ || samples_.front().time > now - 2 * window) return;
     const std::uint64_t middle = at_or_before(now - window).bytes;
     const auto before = static_cast<double>(middle - at_or_before(now - 2 * window).bytes);
     const auto after = static_cast<double>(bytes - middle);
-    if (before > 0 && after > 0.95 * before && before > 0.95 * after) settled_ = since(now - 2 * window);
+    most_ = std::max(most_, after);
+    const bool alike = after > 0.95 * before && before > 0.95 * after;
+    if (before > 0 && alike && after > 0.85 * most_) settled_ = since(now - 2 * window);
   }
 
   bool settled() const { return settled_.has_value(); }
@@ -56,6 +59,7 @@ class RateMeter {
 
   std::vector<Sample> samples_;
   std::optional<double> settled_;
+  double most_ = 0;  // bytes in one window
 };
 
 }  // namespace pccl
