@@ -41,7 +41,7 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
     folder: `${CORE}/peer`,
     mayUse: [`${CORE}/control`, `${CORE}/membership`, `${CORE}/base`, "@pccl/bindings", NODE],
   },
-  { folder: `${CORE}/diloco`, mayUse: [`${CORE}/peer`, `${CORE}/base`] },
+  { folder: `${CORE}/diloco`, mayUse: [`${CORE}/peer`, `${CORE}/base`, "@pccl/bindings", NODE] },
   { folder: `${CORE}/testing`, mayUse: [`${CORE}/control`, `${CORE}/membership`, `${CORE}/base`, NODE] },
   { folder: `${CORE}/process`, mayUse: [NODE] },
   {
@@ -82,10 +82,11 @@ export const NATIVE_LAYERS: readonly Layer[] = [
   nativeLayer("transport", ["base"]),
   nativeLayer("collective", ["reduce", "hash", "transport", "base"]),
   nativeLayer("state", ["hash", "transport", "base"]),
+  nativeLayer("diloco", ["base"]),
   nativeLayer("gemm", ["base"]),
   nativeLayer("moe", ["gemm", "base"]),
   nativeLayer("engine", ["collective", "state", "reduce", "hash", "transport", "base"]),
-  nativeLayer("node", ["engine", "moe", "base"], JAVASCRIPT_HEADERS),
+  nativeLayer("node", ["engine", "moe", "diloco", "hash", "base"], JAVASCRIPT_HEADERS),
 ];
 
 /** Blanks comments and leaves strings alone, which may hold what looks like one. */

@@ -2,6 +2,7 @@
 #include <napi.h>
 
 #include "node/arguments.h"
+#include "node/diloco_kernels.h"
 #include "node/engine_object.h"
 #include "node/engine_registry.h"
 #include "node/errors.h"
@@ -15,7 +16,7 @@ namespace pccl::node {
 namespace {
 
 // Raised when the surface in packages/bindings/src/addon.ts changes; load.ts has the same number.
-constexpr int abi_version = 4;
+constexpr int abi_version = 5;
 
 Napi::Value create_engine(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -56,6 +57,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("createEngine", Napi::Function::New<create_engine>(env, "createEngine"));
   exports.Set("attachEngine", Napi::Function::New<attach_engine>(env, "attachEngine"));
   exports.Set("allocate", Napi::Function::New<allocate>(env, "allocate"));
+  exports.Set("elementwise", Napi::Function::New<elementwise>(env, "elementwise"));
+  exports.Set("digest", Napi::Function::New<digest>(env, "digest"));
   exports.Set("planExperts", Napi::Function::New<plan_experts>(env, "planExperts"));
   exports.Set("projectRouter", Napi::Function::New<project_router>(env, "projectRouter"));
   exports.Set("projectRouterGradient", Napi::Function::New<project_router_gradient>(env, "projectRouterGradient"));

@@ -444,6 +444,17 @@ export interface RawExpertGradients extends RawExpertTokens {
   readonly gradients: readonly Float32Array[];
 }
 
+export type ElementwiseKernel =
+  | "difference"
+  | "copy"
+  | "scale"
+  | "addScaled"
+  | "sgd"
+  | "nesterov"
+  | "adam"
+  | "mix"
+  | "carry";
+
 export interface Addon {
   /** Raised when this surface changes; the loader refuses another number. */
   readonly abiVersion: number;
@@ -455,6 +466,20 @@ export interface Addon {
 
   /** A zeroed buffer of whole pages, huge ones where the system has them. */
   allocate(bytes: number): ArrayBuffer;
+
+  /**
+   * Runs one of the kernels of native/src/diloco/elementwise.h, which says what arrays and factors each has. Calls run
+   * one after the other, in order with those of experts, on a thread of their own; their arrays stay pinned until the
+   * promise is settled, and their buffers can't be transferred from then on. `sum` receives the kernel's sum.
+   */
+  elementwise(
+    kernel: ElementwiseKernel,
+    arrays: readonly Float32Array[],
+    factors: readonly number[],
+    sum?: Float64Array,
+  ): Promise<void>;
+  /** XXH3-128 of each array's bytes into 16 bytes each; runs as elementwise does. */
+  digest(arrays: readonly Tensor[], into: Uint8Array): Promise<void>;
 
   /** Pure and deterministic: equal requests give equal plans on every machine. */
   planExperts(request: PlanRequest): RawPlan;

@@ -4,10 +4,11 @@ import { fileURLToPath } from "node:url";
 import type { Addon, Engine, EngineEvent } from "./addon.js";
 import { GuardedEngine } from "./guarded-engine.js";
 import { guardedExperts } from "./guarded-experts.js";
+import { guardedKernels } from "./guarded-kernels.js";
 import { keepInPlace } from "./untransferable.js";
 
 /** native/src/node/addon.cc has the same number. */
-const ABI_VERSION = 4;
+const ABI_VERSION = 5;
 
 /** Where `build:native` puts the addon, seen from dist/. */
 const ADDON_PATH = fileURLToPath(new URL("../../../build/native/Release/pccl.node", import.meta.url));
@@ -59,6 +60,7 @@ export function loadAddon(): Addon {
         return buffer;
       },
       ...guardedExperts(raw),
+      ...guardedKernels(raw),
     };
   }
   return loaded;
