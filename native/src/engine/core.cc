@@ -55,8 +55,8 @@ Core::Core(EventLoop& loop, UniqueFd listener, UniqueFd local_listener, const En
     : loop_(loop),
       events_(std::move(events)),
       resolver_(loop),
-      mesh_({loop, resolver_, scratch_, *this}, options.connections_per_peer, options.transport),
-      relays_(loop, resolver_),
+      mesh_({loop, resolver_, scratch_, *this}, options),
+      relays_(loop, resolver_, options.congestion_control),
       exports_(loop, hasher_, [this](OpId id, const OpResult& result) { events_.finished(id, result); }),
       server_(loop, exports_),
       acceptor_(loop, *this, std::move(listener), Path::tcp) {

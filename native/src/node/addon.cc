@@ -10,6 +10,7 @@
 #include "node/moe_planner.h"
 #include "node/moe_router.h"
 #include "node/page_memory.h"
+#include "node/quantization.h"
 
 namespace pccl::node {
 
@@ -59,6 +60,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("allocate", Napi::Function::New<allocate>(env, "allocate"));
   exports.Set("elementwise", Napi::Function::New<elementwise>(env, "elementwise"));
   exports.Set("digest", Napi::Function::New<digest>(env, "digest"));
+  exports.Set("quantize", Napi::Function::New<quantize>(env, "quantize"));
+  exports.Set("dequantize", Napi::Function::New<dequantize>(env, "dequantize"));
   exports.Set("planExperts", Napi::Function::New<plan_experts>(env, "planExperts"));
   exports.Set("projectRouter", Napi::Function::New<project_router>(env, "projectRouter"));
   exports.Set("projectRouterGradient", Napi::Function::New<project_router_gradient>(env, "projectRouterGradient"));
