@@ -60,6 +60,9 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("allocate", Napi::Function::New<allocate>(env, "allocate"));
   exports.Set("elementwise", Napi::Function::New<elementwise>(env, "elementwise"));
   exports.Set("digest", Napi::Function::New<digest>(env, "digest"));
+  exports.Set("quantizeWithFeedback", Napi::Function::New<quantize_with_feedback>(env, "quantizeWithFeedback"));
+  exports.Set("sparsifyWithFeedback", Napi::Function::New<sparsify_with_feedback>(env, "sparsifyWithFeedback"));
+  exports.Set("addSparse", Napi::Function::New<add_sparse>(env, "addSparse"));
   exports.Set("quantize", Napi::Function::New<quantize>(env, "quantize"));
   exports.Set("dequantize", Napi::Function::New<dequantize>(env, "dequantize"));
   exports.Set("planExperts", Napi::Function::New<plan_experts>(env, "planExperts"));

@@ -10,11 +10,13 @@
 #include <vector>
 
 #include "diloco/elementwise.h"
+#include "diloco/feedback.h"
 #include "hash/xxh3.h"
 #include "node/arguments.h"
 #include "node/buffers.h"
 #include "node/errors.h"
 #include "node/expert_thread.h"
+#include "node/quantization.h"
 
 namespace pccl::node {
 
@@ -25,6 +27,31 @@ Tensor read_pinned(Napi::Value value, const std::string& what, DType dtype, cons
   if (tensor.dtype != dtype) throw_not(value, what, type);
   lease.pin(value);
   return tensor;
+}
+
+std::span<float> read_floats(Napi::Value value, const std::string& what, std::size_t count, Lease& lease) {
+  const Tensor tensor = read_pinned(value, what, DType::f32, "a Float32Array", lease);
+  if (tensor.count != count) throw_invalid(value.Env(), what + " must have " + std::to_string(count) + " elements.");
+  return {static_cast<float*>(tensor.data), count};
+}
+
+std::span<float> read_floats(Napi::Value value, const std::string& what, Lease& lease) {
+  return read_floats(value, what, read_tensor(value, what).count, lease);
+}
+
+std::span<std::uint8_t> read_sparse(Napi::Value value, const std::string& what, std::size_t bytes, Lease& lease) {
+  const Tensor tensor = read_pinned(value, what, DType::u8, "a Uint8Array", lease);
+  if (tensor.count != bytes) throw_invalid(value.Env(), what + " must have " + std::to_string(bytes) + " bytes.");
+  return {static_cast<std::uint8_t*>(tensor.data), bytes};
+}
+
+float read_float(Napi::Value value, const std::string& what) {
+  if (!value.IsNumber()) throw_not(value, what, "a number");
+  return value.As<Napi::Number>().FloatValue();
+}
+
+std::size_t read_keep(Napi::Value value, const std::string& call) {
+  return read_integer(value, call + ": keep", 1, diloco::sparse_chunk);
 }
 
 // Elements that a thread goes through before it looks whether the environment ends.
@@ -59,9 +86,7 @@ Napi::Value elementwise(const Napi::CallbackInfo& info) {
       operands.arrays[i] = static_cast<float*>(tensor.data);
     }
     for (std::uint32_t i = 0; i < factors.Length(); ++i) {
-      const Napi::Value factor = factors.Get(i);
-      if (!factor.IsNumber()) throw_not(factor, call + ": factors[" + std::to_string(i) + "]", "a number");
-      operands.factors[i] = factor.As<Napi::Number>().FloatValue();
+      operands.factors[i] = read_float(factors.Get(i), call + ": factors[" + std::to_string(i) + "]");
     }
     double* sum = nullptr;
     if (!info[3].IsUndefined()) {
@@ -110,6 +135,60 @@ Napi::Value digest(const Napi::CallbackInfo& info) {
         if (!hash) return;
         std::memcpy(to + i * sizeof(Hash128), hash->data(), sizeof(Hash128));
       }
+    };
+    return ExpertThread::of(env).start(env, call, std::move(lease), work);
+  });
+}
+
+Napi::Value quantize_with_feedback(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return translate(env, [&]() -> Napi::Value {
+    const std::string call = "quantizeWithFeedback";
+    Lease lease;
+    const std::span<float> values = read_floats(info[0], call + ": values", lease);
+    const std::span<float> error = read_floats(info[1], call + ": error", values.size(), lease);
+    const float decay = read_float(info[2], call + ": decay");
+    const Quantization quantization = read_quantization(read_object(info[3], call + ": quantization"), call);
+    const auto work = [=](moe::ExpertWorkspace&, const std::atomic<bool>&) {
+      diloco::quantize_with_feedback(quantization, decay, values, error);
+    };
+    return ExpertThread::of(env).start(env, call, std::move(lease), work);
+  });
+}
+
+Napi::Value sparsify_with_feedback(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return translate(env, [&]() -> Napi::Value {
+    const std::string call = "sparsifyWithFeedback";
+    Lease lease;
+    const std::span<float> values = read_floats(info[0], call + ": values", lease);
+    const std::span<float> error = read_floats(info[1], call + ": error", values.size(), lease);
+    const float decay = read_float(info[2], call + ": decay");
+    const std::size_t keep = read_keep(info[3], call);
+    const std::size_t bytes = diloco::sparse_bytes(values.size(), keep);
+    const std::span<std::uint8_t> into = read_sparse(info[4], call + ": into", bytes, lease);
+    const auto work = [=](moe::ExpertWorkspace&, const std::atomic<bool>&) {
+      diloco::sparsify_with_feedback(keep, decay, values, error, into);
+    };
+    return ExpertThread::of(env).start(env, call, std::move(lease), work);
+  });
+}
+
+Napi::Value add_sparse(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return translate(env, [&]() -> Napi::Value {
+    const std::string call = "addSparse";
+    Lease lease;
+    const std::size_t keep = read_keep(info[1], call);
+    const float factor = read_float(info[2], call + ": factor");
+    const std::span<float> sum = read_floats(info[3], call + ": sum", lease);
+    const std::size_t size = diloco::sparse_bytes(sum.size(), keep);
+    const std::span<std::uint8_t> bytes = read_sparse(info[0], call + ": bytes", size, lease);
+    const Tensor valid = read_pinned(info[4], call + ": valid", DType::u8, "a Uint8Array", lease);
+    if (valid.count != 1) throw_invalid(env, call + ": valid must have one element.");
+    const auto work = [=, flag = static_cast<std::uint8_t*>(valid.data)](moe::ExpertWorkspace&,
+                                                                          const std::atomic<bool>&) {
+      *flag = diloco::add_sparse(bytes, keep, factor, sum) ? 1 : 0;
     };
     return ExpertThread::of(env).start(env, call, std::move(lease), work);
   });

@@ -2,7 +2,10 @@
 import type { Addon, Tensor } from "./addon.js";
 import { markUntransferable, refuseWasmMemory } from "./untransferable.js";
 
-type Kernels = Pick<Addon, "elementwise" | "digest">;
+type Kernels = Pick<
+  Addon,
+  "elementwise" | "digest" | "quantizeWithFeedback" | "sparsifyWithFeedback" | "addSparse"
+>;
 
 function pinned(call: string, arrays: readonly Tensor[], run: () => Promise<void>): Promise<void> {
   for (const [index, array] of arrays.entries()) refuseWasmMemory(`${call}: arrays[${index}]`, array);
@@ -18,5 +21,15 @@ export function guardedKernels(raw: Addon): Kernels {
         raw.elementwise(kernel, arrays, factors, sum),
       ),
     digest: (arrays, into) => pinned("digest", [...arrays, into], () => raw.digest(arrays, into)),
+    quantizeWithFeedback: (values, error, decay, quantization) =>
+      pinned("quantizeWithFeedback", [values, error], () =>
+        raw.quantizeWithFeedback(values, error, decay, quantization),
+      ),
+    sparsifyWithFeedback: (values, error, decay, keep, into) =>
+      pinned("sparsifyWithFeedback", [values, error, into], () =>
+        raw.sparsifyWithFeedback(values, error, decay, keep, into),
+      ),
+    addSparse: (bytes, keep, factor, sum, valid) =>
+      pinned("addSparse", [bytes, sum, valid], () => raw.addSparse(bytes, keep, factor, sum, valid)),
   };
 }

@@ -212,7 +212,7 @@ export class Diloco {
 
   /** Begins the next round: what this peer contributes is fixed here. */
   async #launch(): Promise<void> {
-    const { schedule, communicator, alone, innerSteps, observer, outlierFactor } = this.#settings;
+    const { schedule, communicator, wire, alone, innerSteps, observer, outlierFactor } = this.#settings;
     if (alone === "wait" && communicator.groupWorldSize === 1) {
       await this.#finally(async () => {
         const isReplaced = await waitForCompany(communicator, this.#state, this.#limits());
@@ -232,9 +232,13 @@ export class Diloco {
       digest: this.digest,
     };
     await this.#watch.time("updating", async () => {
-      if (!Number.isFinite(norm)) await this.#restart();
-      else if (schedule.restart === "predict") await this.#prediction.goOn(send);
-      else if (schedule.restart === "carry") await this.#local.startHere();
+      if (!Number.isFinite(norm)) {
+        await this.#restart();
+        return;
+      }
+      if (schedule.restart === "carry") await this.#local.startHere();
+      await wire.prepare(index, send);
+      if (schedule.restart === "predict") await this.#prediction.goOn(send);
     });
     const offer = {
       own,

@@ -87,7 +87,14 @@ export async function exchange(
       if (wanted === 0) offer.send.fill(0);
       else if (wanted !== offer.factor) await elementwise("scale", [offer.send], [wanted / offer.factor]);
       offer.factor = wanted;
-      const sum = count(await wire.sum(communicator, offer.send, offer.recv, { ...limits(), tag: SUM_TAG }));
+      const sum = count(
+        await wire.sum(communicator, offer.send, offer.recv, {
+          ...limits(),
+          tag: SUM_TAG,
+          entries: plan.entries,
+          heaviest,
+        }),
+      );
       if (sum.worldSize === entries.length) return end(heaviest / total, sum.epoch);
       // Somebody who is on the roster wasn't there any more: the weights were others'.
       traffic.retriedOps++;
