@@ -74,6 +74,11 @@ export class Diloco {
     return this.#state.round;
   }
 
+  /** Rounds that have been launched: one more than `round` while one is in flight. */
+  get launched(): number {
+    return this.round + (this.#round === undefined ? 0 : 1);
+  }
+
   /** Outer steps: rounds of the whole model. */
   get index(): number {
     return Math.floor(this.round / this.#settings.schedule.fragments.length);
@@ -191,7 +196,7 @@ export class Diloco {
     const { innerStep, outerSteps } = checkRunOptions(options);
     const rounds = outerSteps * this.#settings.schedule.fragments.length;
     await this.join();
-    while (this.round + (this.#round === undefined ? 0 : 1) < rounds) {
+    while (this.launched < rounds) {
       await this.beginStep();
       await this.endStep((await innerStep()) ?? {});
     }

@@ -147,7 +147,8 @@ function sparse(keep: number, decay: number): Wire {
       for (let at = 0; at < all.length; at += size) {
         const peerId = new DataView(all.buffer, at).getFloat64(0, true);
         const factor = (weights.get(peerId) ?? 0) / heaviest;
-        if (factor > 0) await addSparse(peerId, all.subarray(at + peerIdBytes, at + size), keep, factor, recv);
+        if (factor > 0)
+          await addSparse(peerId, all.subarray(at + peerIdBytes, at + size), keep, factor, recv);
       }
       return result;
     },

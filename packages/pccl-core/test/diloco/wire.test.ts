@@ -109,10 +109,18 @@ describe("wire formats", () => {
       const arenas = peers.map(() => new ParameterArena({ w: [LENGTH] }));
       const all = peers.map(
         (communicator, i) =>
-          new Diloco({ communicator, parameters: arenas[i] as ParameterArena, innerSteps: 1, outer: plain, wire }),
+          new Diloco({
+            communicator,
+            parameters: arenas[i] as ParameterArena,
+            innerSteps: 1,
+            outer: plain,
+            wire,
+          }),
       );
       for (let round = 0; round < 3; round++) {
-        const steps = await innerAndOuter(all, (i) => arenas[i]?.data.fill(i === 1 && round === 1 ? Number.NaN : 1));
+        const steps = await innerAndOuter(all, (i) =>
+          arenas[i]?.data.fill(i === 1 && round === 1 ? Number.NaN : 1),
+        );
         expect(steps[0]?.suspects.map(({ reason }) => reason)).toEqual(round === 1 ? ["non-finite"] : []);
         expect(steps[0]?.digest).toBe(steps[1]?.digest);
       }
