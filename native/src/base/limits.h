@@ -77,6 +77,14 @@ inline constexpr std::size_t tensor_name_bytes_max = 4096;
 inline constexpr std::size_t state_tensors_max = std::size_t{1} << 20;
 inline constexpr std::size_t state_readers_max = 64;
 inline constexpr auto state_progress_timeout = 10000ms;
+// Connections of a probe where links find out by themselves how many they need. A connection that isn't made by then is
+// done without; how long a probe measures at most; and how long the other side puts up with it, and with how many.
+inline constexpr std::uint32_t probe_connections = 8;
+inline constexpr auto probe_dial_timeout = 3000ms;
+inline constexpr auto probe_time_max = 2000ms;
+inline constexpr auto probe_visit_max = 10000ms;
+inline constexpr std::size_t probe_visitors_max = 256;
+
 inline constexpr std::size_t hash_piece_bytes = 1024 * 1024;
 
 }  // namespace pccl::limits

@@ -272,7 +272,22 @@ export type ControlEvent =
       readonly type: "stalled";
       readonly epoch: number;
       readonly missing: readonly number[];
-    } & OpName);
+    } & OpName)
+  | ProbeEvent;
+
+/** The end of a probe: what the path carries with both directions loaded at once, or why that can't be told. */
+export type ProbeEvent = { readonly type: "probed"; readonly id: number } & (
+  | {
+      readonly txBytesPerSecond: number;
+      readonly rxBytesPerSecond: number;
+      /** On the quiet path. */
+      readonly rttSeconds: number;
+      /** Sent and received to find out, and the time that it took. */
+      readonly bytes: number;
+      readonly seconds: number;
+    }
+  | { readonly reason: string }
+);
 
 export type EngineEvent = OpEvent | ControlEvent;
 
@@ -356,6 +371,12 @@ export interface Engine {
    * aborts it on all its members with ERR_PCCL_CALL_MISMATCH, and returns true.
    */
   abortIfMissing(epoch: number, op: OpName, peerId: number): boolean;
+
+  /**
+   * Control attachment only. Measures the path to another member of the installed view, over connections of its own;
+   * a `probed` event with this id follows within five seconds or so.
+   */
+  probe(id: number, target: RingMember): void;
 
   /**
    * The creating attachment: fails ops in flight with ERR_PCCL_CLOSED, restores their buffers, closes links and
@@ -478,6 +499,57 @@ export interface RawExpertGradients extends RawExpertTokens {
   readonly gradients: readonly Float32Array[];
 }
 
+/** What a step of expert parallelism is made of. Blocks of its messages lie in memory in the order of `blocks`. */
+export interface RawStepRequest {
+  readonly ranks: number;
+  readonly experts: number;
+  readonly rank: number;
+  /** As PlanRequest's and RawPlan's. */
+  readonly counts: Float64Array;
+  readonly firstInterval: Float64Array;
+  readonly intervalRanks: Float64Array;
+  readonly intervalStarts: Float64Array;
+  readonly intervalEnds: Float64Array;
+  /** The ranks whose blocks come first, second, …. */
+  readonly blocks: Float64Array;
+  /** Whether there will be a backward pass: headers carry the gates then. */
+  readonly training: boolean;
+  /** This rank's routing: as RawRouting. */
+  readonly firstSlot: Int32Array;
+  readonly slotExperts: Int32Array;
+  readonly gates: Float32Array;
+}
+
+/** A step in native memory: which row is which. */
+export type RawStep = object & { readonly __brand: "step" };
+
+/** Counts are by block. */
+export interface RawOutgoing {
+  readonly step: RawStep;
+  readonly rowCounts: readonly number[];
+  readonly copyCounts: readonly number[];
+  readonly headers: Int32Array;
+  readonly headerCounts: readonly number[];
+}
+
+export interface RawIncoming {
+  readonly rowCounts: readonly number[];
+  readonly copyCounts: readonly number[];
+  /** What this rank computes: consecutive positions of an expert, by expert and position. */
+  readonly lists: readonly { readonly expert: number; readonly copies: number }[];
+}
+
+/** One of RawIncoming's lists, by index. */
+export interface RawList {
+  readonly list: number;
+  readonly weights: Uint8Array;
+}
+
+export interface RawListGradients extends RawList {
+  /** As RawExpertGradients'. */
+  readonly gradients: readonly Float32Array[];
+}
+
 export interface Addon {
   /** Raised when this surface changes; the loader refuses another number. */
   readonly abiVersion: number;
@@ -490,6 +562,14 @@ export interface Addon {
   /** A zeroed buffer of whole pages, huge ones where the system has them. */
   allocate(bytes: number): ArrayBuffer;
 
+  /** The same in a file without a name, that processes of this host can map: the number of the file in this one. */
+  allocateShared(bytes: number): { readonly buffer: ArrayBuffer; readonly file: number };
+  /**
+   * Such memory of another process. It must not be written to: that would end the process. undefined if there is none
+   * of this size that this process may read.
+   */
+  mapShared(process: number, file: number, bytes: number): ArrayBuffer | undefined;
+
   /** The bytes that a quantized op sends for these values, in blocks from the first one on. */
   quantize(values: Float32Array, quantization: Quantization): Uint8Array;
   /** The values of as many bytes as quantize gives for that many. */
@@ -497,10 +577,15 @@ export interface Addon {
 
   /** Pure and deterministic: equal requests give equal plans on every machine. */
   planExperts(request: PlanRequest): RawPlan;
-  /** x weightᵀ + bias; x is tokens × hidden, weight experts × hidden, bias experts long or empty. */
-  projectRouter(x: Float32Array, weight: Float32Array, bias: Float32Array, experts: number): Float32Array;
+  /** x weightᵀ + bias; x is tokens × hidden, f32 or bf16, weight experts × hidden, bias experts long or empty. */
+  projectRouter(
+    x: Float32Array | Uint16Array,
+    weight: Float32Array,
+    bias: Float32Array,
+    experts: number,
+  ): Float32Array;
   projectRouterGradient(
-    x: Float32Array,
+    x: Float32Array | Uint16Array,
     weight: Float32Array,
     logitGradients: Float32Array,
     experts: number,
@@ -546,4 +631,66 @@ export interface Addon {
     yGradient: Float32Array | Uint16Array,
     xGradient: Float32Array | Uint16Array,
   ): Promise<void>;
+
+  /**
+   * Where this rank's copies go: its messages' sizes, and their headers. Whose rows are whose only native code knows
+   * from then on; the calls below run as those with experts do.
+   */
+  addressCopies(request: RawStepRequest): RawOutgoing;
+  /** What comes to this rank, by the headers that it received, as blocks; once per step. */
+  receiveCopies(step: RawStep, headers: Int32Array): RawIncoming;
+  /** The rows that this rank sends, from its tokens' (tokens × width). */
+  gatherRows(
+    step: RawStep,
+    dtype: "f32" | "bf16",
+    width: number,
+    from: Float32Array | Uint16Array,
+    into: Float32Array | Uint16Array,
+  ): Promise<void>;
+  /**
+   * x holds the received rows; y receives the results in the order in which they are sent back, preactivations in that
+   * of the lists.
+   */
+  forwardLists(
+    step: RawStep,
+    shape: RawExpertShape,
+    lists: readonly RawList[],
+    x: Float32Array | Uint16Array,
+    y: Float32Array | Uint16Array,
+    preactivations?: Float32Array | Uint16Array,
+  ): Promise<void>;
+  /** outputGradient lies as x does; xGradient is sent back as y was. The gates are those of the headers. */
+  backwardLists(
+    step: RawStep,
+    shape: RawExpertShape,
+    lists: readonly RawListGradients[],
+    x: Float32Array | Uint16Array,
+    preactivations: Float32Array | Uint16Array,
+    outputGradient: Float32Array | Uint16Array,
+    xGradient: Float32Array | Uint16Array,
+  ): Promise<void>;
+  /**
+   * Sums of each token's results, times their gates if `gated`, in the order of its slots, then of the addends, which
+   * are tokens × width of f32 or bf16.
+   */
+  combineRows(
+    step: RawStep,
+    dtype: "f32" | "bf16",
+    width: number,
+    gated: boolean,
+    results: Float32Array | Uint16Array,
+    addends: readonly (Float32Array | Uint16Array)[],
+    into: Float32Array | Uint16Array,
+  ): Promise<void>;
+  /** One number per slot: the product of its result with its token's row of outputGradient. */
+  gateGradients(
+    step: RawStep,
+    dtype: "f32" | "bf16",
+    width: number,
+    results: Float32Array | Uint16Array,
+    outputGradient: Float32Array | Uint16Array,
+    into: Float32Array,
+  ): Promise<void>;
+  /** into += from. */
+  addFloats(from: Float32Array, into: Float32Array): Promise<void>;
 }

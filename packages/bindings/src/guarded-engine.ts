@@ -105,6 +105,10 @@ export class GuardedEngine implements Engine {
     return this.#raw.abortIfMissing(epoch, op, peerId);
   }
 
+  probe(id: number, target: RingMember): void {
+    this.#raw.probe(id, target);
+  }
+
   close(): void {
     this.#raw.close();
   }

@@ -23,6 +23,12 @@ export {
   expertForward,
   type PackOptions,
 } from "./experts/experts.js";
+export { ExpertGroup, type GroupOptions } from "./group/expert-group.js";
+export { ExpertLayer, type ExpertsGradients } from "./layer/expert-layer.js";
+export type { Gradients } from "./layer/gradient-return.js";
+export type { ExpertLayerOptions } from "./layer/layer-config.js";
+export { type MoEGradients, MoELayer, type MoELayerOptions } from "./layer/moe-layer.js";
+export type { StepSeconds, StepStatistics } from "./layer/statistics.js";
 export {
   type EplbOptions,
   type ExpertPlan,

@@ -41,7 +41,9 @@ export type { CallOptions } from "./peer/call-limits.js";
 export {
   type AllReduceAllOptions,
   Communicator,
+  type OptimizeOptions,
   type SyncOptions,
+  type TopologyOptions,
 } from "./peer/communicator.js";
 export { type ConnectOptions, connect } from "./peer/connect.js";
 export type {
@@ -72,4 +74,5 @@ export {
 } from "./peer/quantization.js";
 export { SharedState, type SharedStateOptions } from "./peer/shared-state.js";
 export type { SyncResult } from "./peer/state-sync.js";
+export type { PathInfo, Topology } from "./peer/topology.js";
 export type { ArrayOf, DType, Tensor } from "./peer/tensor.js";

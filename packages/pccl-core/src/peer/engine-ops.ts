@@ -9,6 +9,7 @@ import {
   type StateTensor,
 } from "@pccl/bindings";
 import { InvalidArgumentError, type PcclError, pcclError } from "../base/errors.js";
+import { TIMEOUT_MAX_MS } from "../base/limits.js";
 import { callName, type CollectiveCall } from "./collective-call.js";
 import { addon, guard, toPcclError } from "./native-calls.js";
 
@@ -39,6 +40,8 @@ export class EngineOps {
   #toldEpoch = 0;
   /** What follows from a view that listeners haven't been told of yet. */
   #waiting: { readonly epoch: number; readonly resolve: () => void }[] = [];
+  /** Keeps the process alive meanwhile: the engine has nothing in flight for it any more, and the session never does. */
+  #alive: NodeJS.Timeout | undefined;
   #closed = false;
 
   /** Binds the data listener; throws ERR_PCCL_LISTEN_FAILED when the system refuses. */
@@ -115,7 +118,7 @@ export class EngineOps {
   async #viewChanged(name: string): Promise<PcclError> {
     const epoch = this.view?.epoch ?? 0;
     if (epoch > this.#toldEpoch) {
-      await new Promise<void>((resolve) => this.#waiting.push({ epoch, resolve }));
+      await new Promise<void>((resolve) => this.#waitForView({ epoch, resolve }));
     }
     return pcclError("ERR_PCCL_PEER_LOST", `${name}: the view changed to epoch ${epoch} before it began`, {
       epoch,
@@ -168,13 +171,20 @@ export class EngineOps {
     this.#toldEpoch = epoch;
     const waiting = this.#waiting;
     this.#waiting = waiting.filter((entry) => entry.epoch > epoch);
+    if (this.#waiting.length === 0) clearInterval(this.#alive);
     for (const entry of waiting) if (entry.epoch <= epoch) entry.resolve();
+  }
+
+  #waitForView(entry: { readonly epoch: number; readonly resolve: () => void }): void {
+    if (this.#waiting.length === 0) this.#alive = setInterval(() => undefined, TIMEOUT_MAX_MS);
+    this.#waiting.push(entry);
   }
 
   /** Fails what is in flight, because of `error`. */
   close(error: PcclError): void {
     this.#closed = true;
     this.#engine.close();
+    clearInterval(this.#alive);
     for (const { resolve } of this.#waiting.splice(0)) resolve();
     // The engine's own events for the other ops come later, and without the reason.
     for (const op of this.#pending.values()) {
@@ -213,7 +223,7 @@ export class EngineOps {
     // Who catches the loss of a peer, or has a result of the view after it, finds that the listeners have heard of it:
     // the session's notice of the new view comes from another thread and may be the later one.
     const epoch = this.#closed ? 0 : this.#viewBehind(event);
-    if (epoch > this.#toldEpoch) this.#waiting.push({ epoch, resolve: () => this.#settle(event) });
+    if (epoch > this.#toldEpoch) this.#waitForView({ epoch, resolve: () => this.#settle(event) });
     else this.#settle(event);
   }
 
