@@ -119,10 +119,24 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
       NODE,
     ],
   },
+  {
+    folder: `${MOE}/tuner`,
+    mayUse: [
+      `${MOE}/simulator`,
+      `${MOE}/planner`,
+      `${MOE}/routing`,
+      `${MOE}/experts`,
+      "@pccl/core",
+      "@pccl/core/coordinator",
+      "@pccl/core/base",
+      NODE,
+    ],
+  },
   { folder: `${MOE}/simulator`, mayUse: [`${MOE}/planner`, "@pccl/core/base"] },
   {
     folder: `${MOE}/cli`,
     mayUse: [
+      `${MOE}/tuner`,
       `${MOE}/simulator`,
       `${MOE}/bench`,
       `${MOE}/verify`,
@@ -138,6 +152,7 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
   {
     folder: MOE,
     mayUse: [
+      `${MOE}/tuner`,
       `${MOE}/simulator`,
       `${MOE}/group`,
       `${MOE}/layer`,

@@ -189,6 +189,8 @@ export interface RingView {
 export interface InstalledView {
   /** RingView.viewEpoch. */
   readonly epoch: number;
+  /** RingView.epoch. */
+  readonly ringEpoch: number;
   readonly peerId: number;
   readonly rank: number;
   readonly groupSize: number;
@@ -331,9 +333,10 @@ export interface Engine {
    * Starts a collective op; the result arrives as an op event with the returned id. A short one that is alone in flight
    * is carried out in this call, if it takes no more than some 50 µs, and its event comes in the next turn. It starts in the installed epoch.
    * Between prepare and install all-reduce, broadcast, barrier, send and recv wait for the next one; the others, whose
-   * buffers have the shape that the installed view asks for, fail with ERR_PCCL_PEER_LOST when it is replaced.
+   * buffers have the shape that a ring asks for, fail with ERR_PCCL_PEER_LOST when it is replaced. They were shaped for
+   * `ringEpoch`, or for the installed one, and are refused with ERR_PCCL_PEER_LOST if that is over.
    */
-  start(call: CollectiveCall): number;
+  start(call: CollectiveCall, ringEpoch?: number): number;
 
   /**
    * Withdraws an op that this peer hasn't finished: every member of it gets ERR_PCCL_CANCELLED and the buffers

@@ -55,4 +55,13 @@ export { type Cluster, parseCluster } from "./simulator/clusters.js";
 export { MODEL_NAMES, type ModelLayer, modelLayer } from "./simulator/models.js";
 export { LEAN_RUNTIME, PAPER_RUNTIMES, type Runtime } from "./simulator/runtimes.js";
 export { type Forecast, type SimulateOptions, type Simulation, simulate } from "./simulator/simulate.js";
+export { type CalibrateOptions, calibrate } from "./tuner/calibrate.js";
+export {
+  type Calibration,
+  calibratedCluster,
+  calibratedCostModel,
+  readCalibration,
+  writeCalibration,
+} from "./tuner/calibration.js";
+export { type Setting, type SweepOptions, type SweptSetting, sweep } from "./tuner/sweep.js";
 export { VERSION } from "./base/version.js";
