@@ -158,20 +158,19 @@ export class SimUser {
     this.exported = content;
     this.#around.invariants.onOffer(this.#peer, revision, content);
     const hash = contentHash(content);
-    const entries = [{ name: TENSOR, dtype: "i32", count: 1, hash }];
-    this.#request({ kind: "sync-offer", revision, strategy, entries }, withdrawAfterMs, (value) => {
+    const entries = [{ name: TENSOR, dtype: "i32", count: 1, hash, allowInequality: false }];
+    const offer = { kind: "sync-offer", revision, strategy, background: false, entries } as const;
+    this.#request(offer, withdrawAfterMs, (value) => {
       const plan = value as SyncPlanReply;
       const fetch = plan.fetches[0];
-      if (fetch === undefined || plan.source === undefined)
-        return this.#syncDone(true, content, withdrawAfterMs);
-      const { host } = plan.source.endpoint;
+      if (fetch === undefined) return this.#syncDone(true, content, withdrawAfterMs);
+      const hosts = plan.sources.filter(({ complete }) => complete).map(({ member }) => member.endpoint.host);
       const fetching = { over: false };
       this.#fetching = fetching;
-      this.#fetch(host, this.#peer.process.nowMs + this.#around.plane.silenceMs, (fetched) => {
+      this.#fetch(hosts, fetch.hash, this.#peer.process.nowMs + this.#around.plane.silenceMs, (fetched) => {
         if (fetching.over) return;
         fetching.over = true;
-        const ok = fetched !== undefined && contentHash(fetched) === fetch.hash;
-        this.#syncDone(ok, fetched ?? content, withdrawAfterMs);
+        this.#syncDone(fetched !== undefined, fetched ?? content, withdrawAfterMs);
       });
     });
   }
@@ -187,16 +186,24 @@ export class SimUser {
     this.#advance({ kind: "error", code });
   }
 
-  /** Waits for a source that doesn't answer as long as a link does. */
-  #fetch(host: string, untilMs: number, onEnd: (content: number | undefined) => void): void {
+  /** From the first source that answers; waits for those that don't as long as a link does. */
+  #fetch(
+    hosts: readonly string[],
+    hash: string,
+    untilMs: number,
+    onEnd: (content: number | undefined) => void,
+  ): void {
     const { network } = this.#around;
     this.#main.after(this.#random.between(0, FETCH_MS_MAX), () => {
+      const [host, ...others] = hosts;
+      if (host === undefined || this.#peer.process.nowMs > untilMs) return onEnd(undefined);
       const source = this.#around.peerAt(host);
       const gone = source === undefined || source.process.state === "dead" || source.engine.closed;
-      if (gone || this.#peer.process.nowMs > untilMs) return onEnd(undefined);
-      if (network.isOpenBothWays(this.#peer.host, host) && source.process.state === "running")
-        return onEnd(source.user.exported);
-      this.#fetch(host, untilMs, onEnd);
+      const answers =
+        !gone && network.isOpenBothWays(this.#peer.host, host) && source.process.state === "running";
+      if (answers && contentHash(source.user.exported) === hash) return onEnd(source.user.exported);
+      // Who has gone on to other content than this, or is no more, won't have it later.
+      this.#fetch(answers || gone ? others : [...others, host], hash, untilMs, onEnd);
     });
   }
 
