@@ -2,8 +2,9 @@
 // and one I/O thread that moves and combines bytes. It knows nothing of Node, of gRPC or of who decides
 // membership: whoever holds it tells it the views.
 //
-// Threads: every method may be called from any thread. Callbacks run on the engine's own threads; they must not
-// block, throw, call back into the engine or hold the last reference to it: they only hand the event on.
+// Threads: every method may be called from any thread. Callbacks run on the engine's own threads, or within start() on
+// its caller's; they must not block, throw, call back into the engine or hold the last reference to it: they only hand
+// the event on.
 #pragma once
 
 #include <array>
@@ -16,6 +17,8 @@
 #include <optional>
 #include <string>
 #include <vector>
+
+#include "pccl/quantization.h"
 
 namespace pccl {
 
@@ -54,7 +57,7 @@ enum class Collective : std::uint8_t {
 };
 
 // How an op was carried out, and over what.
-enum class Algorithm : std::uint8_t { alone, ring, one_shot, chain, pairwise, direct, hierarchical };
+enum class Algorithm : std::uint8_t { alone, ring, one_shot, chain, pairwise, direct, hierarchical, quantized };
 enum class Transport : std::uint8_t { none, tcp, shm, mixed };
 
 // Codes of packages/pccl-core/src/base/error-catalogue.ts; error_code_name gives the ERR_PCCL_* string.
@@ -73,6 +76,7 @@ enum class ErrorCode : std::uint8_t {
   internal,             // a rule of the engine or of a peer's was broken: a bug
   io,                   // the system refused a port, or what an engine needs to begin
   out_of_memory,        // the system has no memory for what a call needs
+  non_finite_input,     // a member's input has NaN or infinities, and the call's quantization doesn't pass them
 };
 const char* error_code_name(ErrorCode code);
 
@@ -187,6 +191,8 @@ struct CollectiveCall {
   ReduceOp op = ReduceOp::sum;  // of all_reduce and reduce_scatter
   std::uint64_t tag = 0;
   PeerId peer = 0;
+  // Of all_reduce and reduce_scatter of f32, but for prod, in groups of up to 16.
+  Quantization quantization = {};
   // The buffers lie in huge pages, so that peers on this host read them cheaply.
   bool in_huge_pages = false;
   // Of all_to_all: elements per rank, both or none.
@@ -258,8 +264,11 @@ enum class TransportMode : std::uint8_t {
 struct EngineOptions {
   std::string host = "127.0.0.1";
   std::uint16_t port = 0;
-  // TCP connections that make up a link over TCP, 1 … 64. Of two peers that want different numbers both use the larger one.
-  std::uint32_t connections_per_peer = 1;
+  // TCP connections that make up a link over TCP, 1 … 64. Of two peers that want different numbers both use the larger
+  // one. 0: as many as the link's throughput asks for.
+  std::uint32_t connections_per_peer = 0;
+  // Of TCP, by the kernel's name. Empty: the system's default. invalid_argument where it can't be had.
+  std::string congestion_control = {};
   // Collectives in flight at once, 1 … 256.
   std::uint32_t ops_in_flight_max = 16;
   TransportMode transport = TransportMode::automatic;

@@ -57,10 +57,11 @@ Error change_between(const View& from, const View& to) {
 Core::Core(EventLoop& loop, UniqueFd listener, UniqueFd local_listener, const EngineOptions& options, Events events)
     : loop_(loop),
       events_(std::move(events)),
+      congestion_control_(options.congestion_control),
       resolver_(loop),
       workers_(std::clamp<std::size_t>(std::thread::hardware_concurrency(), 1, limits::hashing_threads_max)),
-      mesh_({loop, resolver_, scratch_, *this}, options.connections_per_peer, options.transport),
-      relays_(loop, resolver_),
+      mesh_({loop, resolver_, scratch_, *this}, options),
+      relays_(loop, resolver_, options.congestion_control),
       exports_(loop, workers_, [this](OpId id, const OpResult& result) { events_.finished(id, result); }),
       server_(loop, exports_),
       acceptor_(loop, *this, std::move(listener), Path::tcp) {
@@ -230,6 +231,7 @@ std::optional<StateRoute> Core::route_to(const Member& member) {
   return StateRoute{.hello = {ConnectionKind::state, view.epoch, view.self, member.id, view.key},
                     .host = to.host,
                     .port = to.port,
+                    .congestion_control = congestion_control_,
                     .process = link == nullptr ? std::nullopt : link->readable_process()};
 }
 

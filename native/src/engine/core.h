@@ -103,6 +103,7 @@ class Core final : Link::Owner, Acceptor::Owner {
 
   EventLoop& loop_;
   Events events_;
+  const std::string congestion_control_;
   Resolver resolver_;
   WorkerPool workers_;  // hash and copy shared state
   BufferPool pool_;     // backups of ops in place

@@ -198,6 +198,10 @@ EngineOptions read_engine_options(Napi::Value value, const std::string& what) {
                                              options.connections_per_peer, limits::connections_per_peer_max);
   options.ops_in_flight_max = read_u32_or(object.Get("opsInFlightMax"), what + ".opsInFlightMax",
                                           options.ops_in_flight_max, limits::ops_in_flight_max);
+  const Napi::Value congestion_control = object.Get("congestionControl");
+  if (!congestion_control.IsUndefined()) {
+    options.congestion_control = read_string(congestion_control, what + ".congestionControl");
+  }
   const Napi::Value transport = object.Get("transport");
   if (!transport.IsUndefined()) options.transport = read_transport(transport, what + ".transport");
   return options;

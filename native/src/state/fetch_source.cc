@@ -30,7 +30,11 @@ void FetchSource::dial() {
   if (!route) return lose("it is no member of the group any more");
   process_ = route->process;
   state_ = "connecting";
-  connection_.dial(route->hello, route->host, route->port);
+  connection_.dial({.hello = route->hello,
+                    .host = route->host,
+                    .port = route->port,
+                    .congestion_control = route->congestion_control,
+                    .timeout = limits::dial_attempt_timeout});
 }
 
 bool FetchSource::has(std::uint32_t tensor, std::uint64_t leaf) const {

@@ -22,6 +22,7 @@ struct StateRoute {
   Hello hello;
   std::string host;
   std::uint16_t port = 0;
+  std::string congestion_control = {};
   // On this host: a process whose memory this one can read.
   std::optional<pid_t> process;
 };

@@ -13,11 +13,10 @@
 
 namespace pccl {
 
-void SourceConnection::dial(const Hello& hello, const std::string& host, std::uint16_t port) {
+void SourceConnection::dial(Dial::Request to) {
   PCCL_CHECK(!fd_ && !dial_);
-  dial_.emplace(loop_, resolver_,
-                Dial::Request{.hello = hello, .host = host, .port = port, .timeout = limits::dial_attempt_timeout},
-                Dial::Outcome{.connected = [this](Connection to, const Welcome&) { connected(std::move(to.fd)); },
+  dial_.emplace(loop_, resolver_, std::move(to),
+                Dial::Outcome{.connected = [this](Connection made, const Welcome&) { connected(std::move(made.fd)); },
                               .gave_up = [this](const std::string& reason, Dial::Failure) { broken(reason); },
                               .gone = [this](const Welcome&) { broken("the peer refuses the connection"); }});
 }

@@ -39,7 +39,7 @@ class SourceConnection final : EventLoop::Handler {
       : loop_(loop), resolver_(resolver), owner_(owner) {}
   SourceConnection(const SourceConnection&) = delete;
 
-  void dial(const Hello& hello, const std::string& host, std::uint16_t port);
+  void dial(Dial::Request to);
   bool is_open() const { return static_cast<bool>(fd_); }
   bool is_dialling() const { return dial_.has_value(); }
 

@@ -45,7 +45,7 @@ void Dial::start() {
 
 void Dial::connect(const Address& address) {
   std::string error;
-  fd_ = start_connect(address, error);
+  fd_ = start_connect(address, request_.path == Path::tcp ? request_.congestion_control : std::string(), error);
   if (!fd_) return attempt_failed("connect: " + error, refused(request_.path, errno));
   phase_ = Phase::connecting;
   state_ = "connecting";

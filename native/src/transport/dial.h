@@ -33,6 +33,7 @@ class Dial final : EventLoop::Handler {
     Path path = Path::tcp;
     std::string host;  // not for shm, where `port` names the peer's socket
     std::uint16_t port = 0;
+    std::string congestion_control = {};  // of TCP; empty: the system's
     EventLoop::Clock::duration first_delay{};
     EventLoop::Clock::duration timeout{};  // of each address
     Until until = Until::welcome;

@@ -32,6 +32,7 @@ void LaneDials::dial(std::uint32_t slot, EventLoop::Clock::duration delay) {
                         .path = target_.path,
                         .host = target_.host,
                         .port = target_.port,
+                        .congestion_control = target_.congestion_control,
                         .first_delay = delay,
                         .timeout = timeout_};
   const std::uint64_t tried = std::max(slots_[slot].incarnation, owner_.taken_version(slot) / 2);

@@ -37,6 +37,7 @@ class LaneDials {
     Path path = Path::tcp;
     std::string host;
     std::uint16_t port = 0;
+    std::string congestion_control = {};
   };
 
   LaneDials(EventLoop& loop, Resolver& resolver, Owner& owner, Target target)

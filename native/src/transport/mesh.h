@@ -25,9 +25,11 @@ class Mesh {
  public:
   using Built = std::function<void(const std::vector<LinkFailure>&)>;
 
-  // `lanes`: how many each link is to have over TCP.
-  Mesh(const Link::Context& context, std::uint32_t lanes, TransportMode transport)
-      : context_(context), lanes_(lanes), transport_(transport) {}
+  Mesh(const Link::Context& context, const EngineOptions& options)
+      : context_(context),
+        lanes_(options.connections_per_peer),
+        transport_(options.transport),
+        congestion_control_(options.congestion_control) {}
 
   // `built` is called once, when every link of the view is up or the time is over, unless another build() comes
   // first. Until it is called, a link that is given up is made anew.
@@ -57,8 +59,9 @@ class Mesh {
   void time_is_over(std::chrono::milliseconds timeout);
 
   const Link::Context context_;
-  const std::uint32_t lanes_;
+  const std::uint32_t lanes_;  // that each link is to have over TCP; 0: as it finds out
   const TransportMode transport_;
+  const std::string congestion_control_;
   Links links_;
 
   View view_;

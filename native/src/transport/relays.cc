@@ -23,6 +23,7 @@ class Relays::Connection {
                   Dial::Request{.hello = hello,
                                 .host = to.host,
                                 .port = to.port,
+                                .congestion_control = relays.congestion_control_,
                                 .timeout = limits::dial_attempt_timeout,
                                 .until = Dial::Until::hello_sent},
                   Dial::Outcome{.connected = [this](pccl::Connection out,
@@ -99,7 +100,8 @@ class Relays::Connection {
   std::array<Side, 2> sides_;
 };
 
-Relays::Relays(EventLoop& loop, Resolver& resolver) : loop_(loop), resolver_(resolver) {}
+Relays::Relays(EventLoop& loop, Resolver& resolver, std::string congestion_control)
+    : loop_(loop), resolver_(resolver), congestion_control_(std::move(congestion_control)) {}
 
 Relays::~Relays() = default;
 

@@ -6,6 +6,7 @@
 
 #include <list>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "base/unique_fd.h"
@@ -18,7 +19,7 @@ namespace pccl {
 
 class Relays {
  public:
-  Relays(EventLoop& loop, Resolver& resolver);
+  Relays(EventLoop& loop, Resolver& resolver, std::string congestion_control);
   ~Relays();
   Relays(const Relays&) = delete;
 
@@ -37,6 +38,7 @@ class Relays {
 
   EventLoop& loop_;
   Resolver& resolver_;
+  const std::string congestion_control_;
   std::list<std::unique_ptr<Connection>> connections_;
 };
 

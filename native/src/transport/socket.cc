@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 #include <memory>
 #include <system_error>
 
@@ -42,9 +43,32 @@ Address to_address(const addrinfo& info) {
 
 void set_option(int fd, int level, int name, int value) { ::setsockopt(fd, level, name, &value, sizeof value); }
 
+// False: errno says why.
+bool set_congestion_control(int fd, const std::string& name) {
+  return name.empty() ||
+         ::setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name.data(), static_cast<socklen_t>(name.size())) == 0;
+}
+
+std::string first_line(const char* file) {
+  std::string line;
+  std::getline(std::ifstream(file) >> std::ws, line);
+  return line.empty() ? "unknown" : line;
+}
+
+// Loading a kernel module is tried by the kernel itself, where this user may.
+[[noreturn]] void refuse_congestion_control(const std::string& name, int code) {
+  const std::string what = "congestion control \"" + name + "\": ";
+  const std::string why =
+      code == EPERM ? "this user may choose only " + first_line("/proc/sys/net/ipv4/tcp_allowed_congestion_control") +
+                          " (net.ipv4.tcp_allowed_congestion_control)"
+                    : errno_text(code) + "; this system has " +
+                          first_line("/proc/sys/net/ipv4/tcp_available_congestion_control");
+  throw EngineError({ErrorCode::invalid_argument, what + why, {}});
+}
+
 }  // namespace
 
-UniqueFd listen_tcp(const std::string& host, std::uint16_t port) {
+UniqueFd listen_tcp(const std::string& host, std::uint16_t port, const std::string& congestion_control) {
   const std::string where = "listen on " + host + ":" + std::to_string(port) + ": ";
   int result = 0;
   const AddressList list = look_up(host, port, AI_PASSIVE, result);
@@ -54,6 +78,7 @@ UniqueFd listen_tcp(const std::string& host, std::uint16_t port) {
   set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
   // "::" means every address, the older ones too, whatever the system's default is.
   if (list->ai_family == AF_INET6) set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, 0);
+  if (!set_congestion_control(fd.get(), congestion_control)) refuse_congestion_control(congestion_control, errno);
   if (::bind(fd.get(), list->ai_addr, list->ai_addrlen) != 0 || ::listen(fd.get(), listen_backlog) != 0) {
     throw EngineError({ErrorCode::io, where + errno_text(errno), {}});
   }
@@ -85,9 +110,9 @@ std::vector<Address> resolve_now(const std::string& host, std::uint16_t port, st
   return addresses;
 }
 
-UniqueFd start_connect(const Address& address, std::string& error) {
+UniqueFd start_connect(const Address& address, const std::string& congestion_control, std::string& error) {
   UniqueFd fd(::socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (fd && (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address.storage), address.bytes) == 0 ||
+  if (fd && set_congestion_control(fd.get(), congestion_control) && (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address.storage), address.bytes) == 0 ||
              errno == EINPROGRESS)) {
     return fd;
   }

@@ -19,7 +19,8 @@ struct Address {
 };
 
 // Throws EngineError: invalid_argument for a host that isn't an address of this machine, io when the system refuses.
-UniqueFd listen_tcp(const std::string& host, std::uint16_t port);
+// `congestion_control`: of the connections that come, too; empty: the system's; invalid_argument where it can't be had.
+UniqueFd listen_tcp(const std::string& host, std::uint16_t port, const std::string& congestion_control = {});
 std::uint16_t local_port(int fd);
 
 // The address that `host` spells out, without asking anybody.
@@ -27,8 +28,9 @@ std::optional<Address> numeric_address(const std::string& host, std::uint16_t po
 // May ask a name server, and wait for it. Gives no address, and the reason in `error`, when there is none.
 std::vector<Address> resolve_now(const std::string& host, std::uint16_t port, std::string& error);
 
-// Starts to connect; on failure gives an empty descriptor and leaves the reason in `error`.
-UniqueFd start_connect(const Address& address, std::string& error);
+// Starts to connect; on failure gives an empty descriptor and leaves the reason in `error`. A congestion control that
+// listen_tcp has had is had here too.
+UniqueFd start_connect(const Address& address, const std::string& congestion_control, std::string& error);
 // What became of it, as an errno; 0: connected.
 int connect_result(int fd);
 

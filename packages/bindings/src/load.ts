@@ -7,7 +7,7 @@ import { guardedExperts } from "./guarded-experts.js";
 import { keepInPlace } from "./untransferable.js";
 
 /** native/src/node/addon.cc has the same number. */
-const ABI_VERSION = 4;
+const ABI_VERSION = 5;
 
 /** Where `build:native` puts the addon, seen from dist/. */
 const ADDON_PATH = fileURLToPath(new URL("../../../build/native/Release/pccl.node", import.meta.url));

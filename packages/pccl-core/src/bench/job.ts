@@ -3,6 +3,9 @@ import type { ReduceOp } from "@pccl/bindings";
 import type { DType } from "../peer/tensor.js";
 import type { CollectiveName, Place } from "./collectives.js";
 
+/** On links that have their speed at once. */
+export const WARM_UP_SECONDS_DEFAULT = 0.1;
+
 export type Transport = "auto" | "tcp" | "shm";
 
 /** All peers need the same one. */
@@ -17,6 +20,10 @@ export interface BenchJob {
   readonly transport: Transport;
   /** Undefined: what connect() takes by itself. */
   readonly connectionsPerPeer: number | undefined;
+  /** The TCP connections' congestion control; undefined: the system's own choice. */
+  readonly congestionControl: string | undefined;
+  /** For code to be compiled, and for connections to get up to speed, before anything is timed. */
+  readonly warmUpSeconds: number;
   /** Undefined: as many as take about a second. */
   readonly iterations: number | undefined;
   /** The share of each peer's data that goes to rank 0, of an all-to-all with counts; undefined: one without. */

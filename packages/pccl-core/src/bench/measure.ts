@@ -17,8 +17,6 @@ import { makeWork, usableBytes, type Work } from "./work.js";
 
 const JOIN_POLL_MS = 50;
 const ESTIMATE_RUNS = 2;
-/** Code is compiled and connections get up to speed before anything is timed. */
-const WARM_UP_SECONDS = 0.1;
 const WARM_UP_MAX = 500;
 const TARGET_SECONDS = 1;
 const ITERATIONS_MIN = 7;
@@ -42,6 +40,7 @@ export async function measure(coordinator: string, job: BenchJob, hooks: Measure
     transport: job.transport,
     maxOpsInFlight: Math.max(OPS_IN_FLIGHT_DEFAULT, 2 * job.concurrency),
     ...(job.connectionsPerPeer !== undefined && { connectionsPerPeer: job.connectionsPerPeer }),
+    ...(job.congestionControl !== undefined && { congestionControl: job.congestionControl }),
     timeoutMs: hooks.joinTimeoutMs,
     ...(signal !== undefined && { signal }),
   });
@@ -100,7 +99,7 @@ async function measureSize(
 
   const estimate = await slowest(comm, job, await time(run, ESTIMATE_RUNS));
   const estimateSeconds = Math.min(...estimate);
-  await time(run, Math.ceil(Math.min(WARM_UP_MAX, WARM_UP_SECONDS / estimateSeconds)));
+  await time(run, Math.ceil(Math.min(WARM_UP_MAX, job.warmUpSeconds / estimateSeconds)));
   const wanted = Math.round(TARGET_SECONDS / estimateSeconds);
   const iterations = job.iterations ?? Math.min(ITERATIONS_MAX, Math.max(ITERATIONS_MIN, wanted));
   onProgress({ phase: "measuring", bytes });

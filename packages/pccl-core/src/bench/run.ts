@@ -1,6 +1,6 @@
 /**
- * A benchmark whose peers are processes of this one's: starts a coordinator in this process and the peers, takes in what
- * they say, and leaves nothing running, however it ends.
+ * A benchmark whose peers are processes of this one's: starts the peers, and a coordinator unless there is one, takes in
+ * what they say, and leaves nothing running, however it ends.
  */
 import type { ChildProcess } from "node:child_process";
 import { isPcclErrorCode, type PcclError, pcclError } from "../base/errors.js";
@@ -21,14 +21,26 @@ export interface BenchHooks {
   readonly onMeasurement: (measurement: Measurement) => void;
 }
 
+/** Where the peers are: each in a network namespace, and a coordinator that all of them reach. */
+export interface BenchPlace {
+  readonly coordinator: string;
+  readonly namespaceOf: (peer: number) => string | undefined;
+}
+
 /**
- * Measures all sizes. Rejects with the error of the peer that failed, or ERR_PCCL_PEER_LOST if its process ended
- * without one.
+ * Measures all sizes between processes on loopback. Rejects with the error of the peer that failed, or
+ * ERR_PCCL_PEER_LOST if its process ended without one.
  */
 export async function runBench(job: BenchJob, hooks: BenchHooks): Promise<void> {
   hooks.signal.throwIfAborted();
   await using coordinator = await Coordinator.start({ listen: "127.0.0.1:0", minPeers: job.world });
-  const run = new Run(job, coordinator.address, hooks);
+  await runBenchAt({ coordinator: coordinator.address, namespaceOf: () => undefined }, job, hooks);
+}
+
+/** Likewise, elsewhere. */
+export async function runBenchAt(place: BenchPlace, job: BenchJob, hooks: BenchHooks): Promise<void> {
+  hooks.signal.throwIfAborted();
+  const run = new Run(place, job, hooks);
   try {
     await run.done;
   } finally {
@@ -49,7 +61,7 @@ class Run {
   #reject!: (reason: unknown) => void;
   readonly #onAbort = (): void => this.#reject(this.#hooks.signal.reason);
 
-  constructor(job: BenchJob, coordinator: string, hooks: BenchHooks) {
+  constructor({ coordinator, namespaceOf }: BenchPlace, job: BenchJob, hooks: BenchHooks) {
     this.#hooks = hooks;
     this.#world = job.world;
     this.done = new Promise((resolve, reject) => {
@@ -60,7 +72,7 @@ class Run {
     const config: PeerConfig = { coordinator, job };
     this.#children = Array.from({ length: job.world }, (_, index) => {
       const child = start(new URL("./peer.js", import.meta.url), [JSON.stringify(config)], {
-        namespace: undefined,
+        namespace: namespaceOf(index),
       });
       this.#listen(child, index + 1);
       return child;

@@ -2,7 +2,7 @@
 import { parseArgs } from "node:util";
 import { COLLECTIVE_NAMES, COLLECTIVES } from "../bench/collectives.js";
 import { REDUCE_OPS } from "../bench/contributions.js";
-import type { BenchJob, Measurement, Progress } from "../bench/job.js";
+import { type BenchJob, type Measurement, type Progress, WARM_UP_SECONDS_DEFAULT } from "../bench/job.js";
 import { measure } from "../bench/measure.js";
 import { DTYPES } from "../bench/pattern.js";
 import { formatHeader, formatRow } from "../bench/report.js";
@@ -11,6 +11,7 @@ import { formatSize, parseSizes } from "../bench/size.js";
 import { usableBytes } from "../bench/work.js";
 import { checkInteger, checkNumber, checkOneOf } from "../base/check.js";
 import { CONNECTIONS_PER_PEER_MAX, OPS_IN_FLIGHT_MAX } from "../base/limits.js";
+import { runWanBenchCommand } from "./bench-wan.js";
 import { StatusLine } from "./status-line.js";
 import { UsageError } from "./usage.js";
 
@@ -26,6 +27,7 @@ const BYTES_HELP = COLLECTIVE_NAMES.map((name) => `  ${name.padEnd(16)} ${COLLEC
 );
 
 export const BENCH_USAGE: string = `Usage: pccl bench COLLECTIVE [options]
+       pccl bench wan SCENARIO.json [options]     (over emulated links; see pccl bench wan --help)
 
 Measures a collective through the public API: starts a coordinator and N peers as processes of
 this machine, or joins a run as one of N peers. For each size, every element of a result is
@@ -42,6 +44,8 @@ Options:
   --dtype TYPE         ${DTYPES.join(" ")} (default f32)
   --op OP              ${REDUCE_OPS.join(" ")} (default sum)
   --connections C      TCP connections between two peers (default: what connect() takes)
+  --congestion-control NAME
+                       Of the TCP connections, as the kernel names it (default: the system's)
   --iterations K       Timed runs of each size (default: as many as take about a second)
   --in-place           The result takes the place of what was sent (all-reduce: the default;
   --out-of-place       all-gather), or goes elsewhere
@@ -86,6 +90,7 @@ function parseBenchArguments(args: readonly string[]): BenchArguments | undefine
       dtype: { type: "string", default: "f32" },
       op: { type: "string" },
       connections: { type: "string" },
+      "congestion-control": { type: "string" },
       iterations: { type: "string" },
       "in-place": { type: "boolean", default: false },
       "out-of-place": { type: "boolean", default: false },
@@ -130,6 +135,8 @@ function parseBenchArguments(args: readonly string[]): BenchArguments | undefine
       connections === undefined
         ? undefined
         : integer("connections", connections, 1, CONNECTIONS_PER_PEER_MAX),
+    congestionControl: values["congestion-control"],
+    warmUpSeconds: WARM_UP_SECONDS_DEFAULT,
     iterations: iterations === undefined ? undefined : integer("iterations", iterations, 1, ITERATIONS_MAX),
     skew: skew === undefined ? undefined : checkSkew(skew, world),
     // send-recv has two ops in flight for each.
@@ -150,6 +157,7 @@ function checkSkew(text: string, world: number): number {
 
 /** Runs to the end, or until a signal; returns the exit code. Throws UsageError or PcclError. */
 export async function runBenchCommand(args: readonly string[]): Promise<number> {
+  if (args[0] === "wan") return await runWanBenchCommand(args.slice(1));
   const parsed = parseBenchArguments(args);
   if (parsed === undefined) {
     process.stdout.write(BENCH_USAGE);

@@ -40,9 +40,15 @@ export interface ConnectOptions extends CallOptions {
   readonly maxOpsInFlight?: number;
   /**
    * TCP connections that make up the link to each neighbour, 1 to 64, of which one suffices to go on; peers that
-   * differ use the larger number. Several help where one connection can't fill the path. Default 1.
+   * differ use the larger number. Default: each link finds out how many it needs, from one on loopback to 32 over
+   * long distances, by what more of them add to its throughput.
    */
   readonly connectionsPerPeer?: number;
+  /**
+   * Congestion control of this peer's TCP connections to others, by the kernel's name: "cubic", "bbr". Default: the
+   * system's. ERR_PCCL_INVALID_ARGUMENT, with the names that there are, where this kernel or this user can't have it.
+   */
+  readonly congestionControl?: string;
   /**
    * What this peer's links to members on the same host are made of. "auto" (default): shared memory where both ends
    * can, else TCP. "shm": shared memory, and a link that can't have it fails, with the reason. "tcp": TCP.
@@ -60,6 +66,7 @@ const CONNECT_KEYS = [
   "coordinatorTimeoutMs",
   "maxOpsInFlight",
   "connectionsPerPeer",
+  "congestionControl",
   "transport",
   "onPending",
   ...CALL_OPTION_KEYS,
@@ -98,12 +105,28 @@ export async function connect(address: string, options: ConnectOptions = {}): Pr
     1,
     TIMEOUT_MAX_MS,
   );
-  const connectionsPerPeer = integer("connectionsPerPeer", 1, 1, CONNECTIONS_PER_PEER_MAX);
+  const connectionsPerPeer =
+    options.connectionsPerPeer === undefined
+      ? undefined
+      : integer("connectionsPerPeer", 1, 1, CONNECTIONS_PER_PEER_MAX);
+  const { congestionControl } = options;
+  if (congestionControl !== undefined && (typeof congestionControl !== "string" || congestionControl === "")) {
+    throw pcclError(
+      "ERR_PCCL_INVALID_ARGUMENT",
+      `connect: congestionControl must be a name like "cubic" or "bbr", got ${describe(congestionControl)}.`,
+    );
+  }
   const transport = checkOneOf("connect", "transport", options.transport ?? "auto", TRANSPORTS);
   const opsInFlightMax = integer("maxOpsInFlight", OPS_IN_FLIGHT_DEFAULT, 1, OPS_IN_FLIGHT_MAX);
 
   return await limited("connect", options, async (signal) => {
-    const ops = new EngineOps({ ...listen, connectionsPerPeer, opsInFlightMax, transport });
+    const ops = new EngineOps({
+      ...listen,
+      connectionsPerPeer,
+      congestionControl,
+      opsInFlightMax,
+      transport,
+    });
     const session = new ControlSession(
       {
         engineId: ops.engineId,
