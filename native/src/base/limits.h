@@ -85,6 +85,8 @@ inline constexpr std::uint64_t hashing_batch_leaves = 32;
 inline constexpr std::size_t state_readers_max = 64;
 inline constexpr auto state_idle_timeout = 60000ms;
 inline constexpr auto state_progress_timeout = 10000ms;
+// For a fetch that has no source left but those that fetch as well.
+inline constexpr auto state_orphan_timeout = 3000ms;
 // What one request can be for: hashes, and leaves.
 inline constexpr std::uint32_t state_request_hashes_max = 65536;
 inline constexpr std::uint32_t state_request_leaves_max = 16;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "base/limits.h"
@@ -14,6 +15,8 @@ using Seconds = std::chrono::duration<double>;
 
 // The window holds what comes in this time: more than a round trip, little enough to be done soon.
 constexpr double window_seconds = 0.4;
+// Nothing has come for longer than any round trip.
+constexpr double silent_seconds = 0.5;
 constexpr auto speed_interval = std::chrono::milliseconds(100);
 // Questions that a window is made of.
 constexpr std::uint64_t asks_per_window = 8;
@@ -49,8 +52,10 @@ std::uint64_t FetchSource::batch_leaves() const {
 }
 
 double FetchSource::owed_seconds(Clock::time_point now) const {
-  const double seconds = std::max(Seconds(now - recent_since_).count(), 1e-3);
-  return static_cast<double>(owed_bytes_) * seconds / static_cast<double>(std::max<std::uint64_t>(recent_bytes_, 1));
+  const double seconds = Seconds(now - recent_since_).count();
+  if (recent_bytes_ > 0) return static_cast<double>(owed_bytes_) * seconds / static_cast<double>(recent_bytes_);
+  // It may still be on its way.
+  return seconds < silent_seconds ? 0 : std::numeric_limits<double>::max();
 }
 
 const std::optional<LentMemory>& FetchSource::lent(std::uint32_t tensor) const {

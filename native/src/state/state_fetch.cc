@@ -78,13 +78,14 @@ void StateFetch::want(std::vector<LeafRange> missing) {
 void StateFetch::tick() {
   ticker_ = EventLoop::Timer(context_.loop, limits::state_poll_interval, [this] { tick(); });
   const auto now = EventLoop::Clock::now();
-  std::uint64_t heard = read_bytes_;
+  // Those that fetch as well say all the time what they have, which needn't be anything.
+  std::uint64_t progress = steps_;
   for (const auto& source : sources_) {
     source->tick(now);
-    heard += source->rx_bytes();
+    if (source->complete()) progress += source->rx_bytes();
   }
-  if (heard != heard_bytes_ || working_ > 0) {
-    heard_bytes_ = heard;
+  if (progress != progress_ || working_ > 0) {
+    progress_ = progress;
     progress_at_ = now;
   }
   schedule();
@@ -214,6 +215,7 @@ void StateFetch::on_tree(const SourceConnection::Ask& ask) {
   if (tree.left == 0) {
     std::vector<Hash128> leaves = std::exchange(tree.leaves, {});
     if (root_of(leaves) == tensor(ask.tensor).root) {
+      ++steps_;
       want(shadow_->plan(tensor(ask.tensor), std::move(leaves)));
     } else {
       // Some source has lied, and nobody knows which one if there were several.
@@ -286,6 +288,7 @@ void StateFetch::checked(const Checked& result) {
     const std::uint64_t leaf = range.first + i;
     if (StateShadow::matches(of, leaf, result.hashes[i])) {
       shadow_->verified(of, leaf, result.hashes[i]);
+      ++steps_;
       source.note_given();
       continue;
     }
@@ -302,17 +305,26 @@ void StateFetch::checked(const Checked& result) {
 
 // Why nothing more will come.
 std::optional<std::string> StateFetch::hopeless() const {
-  const bool complete = std::any_of(sources_.begin(), sources_.end(),
-                                    [](const auto& source) { return source->complete() && !source->lost(); });
+  // What is asked for next; every tensor that nobody knows gets there.
+  const std::optional<std::uint32_t> next = !trees_wanted_.empty()     ? std::optional(trees_wanted_.front().tensor)
+                                            : !queue_.ranges().empty() ? std::optional(queue_.ranges().front().tensor)
+                                                                       : std::nullopt;
+  const bool complete = std::any_of(sources_.begin(), sources_.end(), [&](const auto& source) {
+    return source->complete() && !source->lost() && (!next || source->may_know(*next));
+  });
   const bool partial = std::any_of(sources_.begin(), sources_.end(),
                                    [](const auto& source) { return !source->complete() && !source->lost(); });
-  const bool stuck = EventLoop::Clock::now() - progress_at_ > limits::state_progress_timeout;
+  const auto patience = complete ? limits::state_progress_timeout : limits::state_orphan_timeout;
+  const bool stuck = EventLoop::Clock::now() - progress_at_ > patience;
   if (working_ > 0 || ((complete || partial) && !stuck)) return std::nullopt;
   const std::uint64_t left = shadow_->missing();
   std::string why = std::to_string(left) + " leaves of " + std::to_string(limits::state_leaf_bytes / 1024) +
                     " KiB are missing, and ";
   why += sources_.empty() ? "there is no source" : "no source is left that could give them";
-  for (const auto& source : sources_) why += "; peer " + std::to_string(source->id()) + ": " + source->state();
+  for (const auto& source : sources_) {
+    const bool ignorant = next && !source->lost() && !source->may_know(*next);
+    why += "; peer " + std::to_string(source->id()) + ": " + (ignorant ? "it doesn't export the content" : source->state());
+  }
   return why;
 }
 

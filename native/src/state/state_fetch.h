@@ -117,7 +117,8 @@ class StateFetch final : FetchSource::Owner {
   std::size_t reading_ = 0;  // those of them that read lent memory
   bool scheduled_ = false;
   EventLoop::Timer ticker_;
-  std::uint64_t heard_bytes_ = 0;
+  std::uint64_t steps_ = 0;     // trees and leaves verified
+  std::uint64_t progress_ = 0;  // as it was at progress_at_
   EventLoop::Clock::time_point progress_at_;
   std::uint64_t read_bytes_ = 0;  // from lent memory
   std::optional<Error> error_;

@@ -28,10 +28,12 @@ export {
   PcclTimeoutError,
   PeerLostError,
   RemovedError,
+  StateChangedError,
   StateFetchFailedError,
   StateLostError,
   StateMismatchError,
   StateRevisionError,
+  StateStrategyError,
   TagInUseError,
   TooManyOpsError,
   UnknownOptionError,
@@ -70,6 +72,6 @@ export {
   type QuantizedFormat,
   type QuantizeOptions,
 } from "./peer/quantization.js";
-export { SharedState, type SharedStateOptions } from "./peer/shared-state.js";
-export type { SyncResult } from "./peer/state-sync.js";
+export { SharedState, type SharedStateOptions, type SharedTensor } from "./peer/shared-state.js";
+export type { Served, SyncResult } from "./peer/state-sync.js";
 export type { ArrayOf, DType, Tensor } from "./peer/tensor.js";

@@ -160,7 +160,8 @@ export const ERROR_CATALOGUE = {
   },
   ERR_PCCL_STATE_CHANGED: {
     retryable: true,
-    meaning: "A tensor of a shared state was written to while it was being synced, and another peer got to see that.",
+    meaning:
+      "A tensor of a shared state was written to while it was being synced, and another peer got to see that.",
     remedy: "Write to the tensors only between syncs; with background, only after `served` has resolved.",
   },
   ERR_PCCL_STATE_FETCH_FAILED: {

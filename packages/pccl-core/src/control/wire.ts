@@ -7,6 +7,7 @@ import {
   HOST_ID_CHARACTERS_MAX,
   PEERS_MAX,
   STATE_NAME_BYTES_MAX,
+  SYNC_SOURCES_MAX,
   STATE_TENSORS_MAX,
 } from "../base/limits.js";
 import type {

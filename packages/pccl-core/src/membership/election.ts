@@ -106,7 +106,11 @@ class Ballot {
     for (const offer of this.#offers) {
       if (offer.strategy !== "seed" || holder === undefined) continue;
       const lives = `peer ${holder.peerId} holds revision ${this.#record?.revision} of the group's state`;
-      this.#refuse(offer, "ERR_PCCL_STATE_STRATEGY", `a group is seeded when no holder is left, and ${lives}.`);
+      this.#refuse(
+        offer,
+        "ERR_PCCL_STATE_STRATEGY",
+        `a group is seeded when no holder is left, and ${lives}.`,
+      );
     }
     const [seed] = this.#offers.filter(({ strategy }) => strategy === "seed");
     const [popular] = this.#offers.filter(({ strategy }) => strategy === "enforce-popular");
@@ -133,7 +137,10 @@ class Ballot {
     if (refused === undefined) {
       return ["ERR_PCCL_STATE_LOST", `no holder of the group's last revision ${revision} is left.`];
     }
-    return [refused.code, `the holders of revision ${revision} are refused, and only they could give it: ${refused.reason}`];
+    return [
+      refused.code,
+      `the holders of revision ${revision} are refused, and only they could give it: ${refused.reason}`,
+    ];
   }
 
   /** Names, types and lengths are as most candidates have them. */
@@ -266,7 +273,9 @@ function differences(a: Offer, b: Offer): string {
     of.delete(entry.name);
     if (expected === undefined) found.push(`peer ${b.peerId} has tensor ${quoted}, peer ${a.peerId} doesn't`);
     else if (expected !== kindOf(entry)) {
-      found.push(`tensor ${quoted} has ${kindOf(entry)} on peer ${b.peerId}, ${expected} on peer ${a.peerId}`);
+      found.push(
+        `tensor ${quoted} has ${kindOf(entry)} on peer ${b.peerId}, ${expected} on peer ${a.peerId}`,
+      );
     }
   }
   for (const name of of.keys()) {

@@ -110,7 +110,10 @@ export async function connect(address: string, options: ConnectOptions = {}): Pr
       ? undefined
       : integer("connectionsPerPeer", 1, 1, CONNECTIONS_PER_PEER_MAX);
   const { congestionControl } = options;
-  if (congestionControl !== undefined && (typeof congestionControl !== "string" || congestionControl === "")) {
+  if (
+    congestionControl !== undefined &&
+    (typeof congestionControl !== "string" || congestionControl === "")
+  ) {
     throw pcclError(
       "ERR_PCCL_INVALID_ARGUMENT",
       `connect: congestionControl must be a name like "cubic" or "bbr", got ${describe(congestionControl)}.`,

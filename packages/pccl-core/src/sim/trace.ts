@@ -46,7 +46,9 @@ export function describeMessage(message: CoordinatorMessage | PeerMessage): stri
     case "sync-plan": {
       const { requestId, revision, sources, fetches } = message;
       const what =
-        source === undefined ? "keep" : `fetch ${contentName(fetches[0]?.hash)} from ${source.peerId}`;
+        fetches.length === 0
+          ? "keep"
+          : `fetch ${contentName(fetches[0]?.hash)} from ${sources.map(({ member }) => member.peerId).join(", ")}`;
       return `sync-plan #${requestId} revision ${revision}: ${what}`;
     }
     default:

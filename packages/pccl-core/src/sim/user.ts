@@ -58,6 +58,8 @@ export class SimUser {
   readonly #program: Program;
   #calls = 0;
   #fetching: { over: boolean } | undefined;
+  /** What a sync in the background has given, until it has ended. */
+  #synced: { readonly revision: number; readonly content: number } | undefined;
   readonly #replies = new Map<number, (reply: Reply) => void>();
   /** Ops in flight, by seriesKey(). */
   readonly #running = new Map<string, (result: OpResult) => void>();
@@ -159,20 +161,29 @@ export class SimUser {
     this.#around.invariants.onOffer(this.#peer, revision, content);
     const hash = contentHash(content);
     const entries = [{ name: TENSOR, dtype: "i32", count: 1, hash, allowInequality: false }];
-    const offer = { kind: "sync-offer", revision, strategy, background: false, entries } as const;
+    const background = this.#random.chance(0.4);
+    const offer = { kind: "sync-offer", revision, strategy, background, entries } as const;
     this.#request(offer, withdrawAfterMs, (value) => {
       const plan = value as SyncPlanReply;
       const fetch = plan.fetches[0];
-      if (fetch === undefined) return this.#syncDone(true, content, withdrawAfterMs);
+      if (fetch === undefined) return this.#syncDone(true, content, background, withdrawAfterMs);
       const hosts = plan.sources.filter(({ complete }) => complete).map(({ member }) => member.endpoint.host);
       const fetching = { over: false };
       this.#fetching = fetching;
       this.#fetch(hosts, fetch.hash, this.#peer.process.nowMs + this.#around.plane.silenceMs, (fetched) => {
         if (fetching.over) return;
         fetching.over = true;
-        this.#syncDone(fetched !== undefined, fetched ?? content, withdrawAfterMs);
+        this.#syncDone(fetched !== undefined, fetched ?? content, background, withdrawAfterMs);
       });
     });
+  }
+
+  /** A sync of this peer's that was in the background is over. */
+  onSyncEnded(): void {
+    if (this.#synced === undefined) return;
+    const { revision, content } = this.#synced;
+    this.#synced = undefined;
+    this.#around.invariants.onSynced(this.#peer, revision, content);
   }
 
   /** The group's sync has failed while this peer fetches. */
@@ -201,17 +212,20 @@ export class SimUser {
       const gone = source === undefined || source.process.state === "dead" || source.engine.closed;
       const answers =
         !gone && network.isOpenBothWays(this.#peer.host, host) && source.process.state === "running";
-      if (answers && contentHash(source.user.exported) === hash) return onEnd(source.user.exported);
+      const content = answers ? source.user.exported : undefined;
+      if (content !== undefined && contentHash(content) === hash) return onEnd(content);
       // Who has gone on to other content than this, or is no more, won't have it later.
       this.#fetch(answers || gone ? others : [...others, host], hash, untilMs, onEnd);
     });
   }
 
-  #syncDone(ok: boolean, content: number, withdrawAfterMs: number | undefined): void {
+  #syncDone(ok: boolean, content: number, background: boolean, withdrawAfterMs: number | undefined): void {
     const reason = ok ? "" : "the source is gone";
     this.#request({ kind: "sync-done", ok, reason }, withdrawAfterMs, (value) => {
       const revision = value as SessionReplies["sync-done"];
-      this.#around.invariants.onSynced(this.#peer, revision, content);
+      // In the background the sync is complete when it has ended.
+      if (background) this.#synced = { revision, content };
+      else this.#around.invariants.onSynced(this.#peer, revision, content);
       this.#advance({ kind: "synced", revision, content });
     });
   }
