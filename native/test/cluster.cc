@@ -40,6 +40,16 @@ PendingOp Peer::commit_state(OpId export_id) {
   return {engine->commit_state(export_id, [result](OpId, const OpResult& value) { result.set(value); }), result};
 }
 
+Awaited<ProbeResult> Peer::probe(std::uint64_t probe_id, const Member& target) {
+  Awaited<ProbeResult> result;
+  {
+    const std::lock_guard lock(mutex);
+    probed[probe_id] = result;
+  }
+  engine->probe(probe_id, target);
+  return result;
+}
+
 Cluster::Cluster(std::size_t peers, std::vector<std::uint32_t> lanes, const Edit& edit, TransportMode transport)
     : transport_(transport), edit_(edit) {
   lanes.resize(peers, 1);
@@ -59,6 +69,11 @@ std::unique_ptr<Peer> Cluster::make_peer(std::uint32_t lanes) {
             at->lost.set({epoch, other, reason});
           },
       .stalled = [at](const StalledOp& op) { at->stalled.set(op); },
+      .probed =
+          [at](std::uint64_t id, const ProbeResult& result) {
+            const std::lock_guard lock(at->mutex);
+            at->probed[id].set(result);
+          },
   });
   return peer;
 }

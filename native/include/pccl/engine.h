@@ -243,6 +243,16 @@ struct StalledOp {
   std::vector<PeerId> missing;
 };
 
+// What a path to another peer carries, streamed in both directions at once.
+struct ProbeResult {
+  std::string error = {};  // why there is nothing to tell; empty: there is
+  double tx_bytes_per_second = 0;
+  double rx_bytes_per_second = 0;
+  double round_trip_seconds = 0;
+  std::uint64_t bytes = 0;  // sent and received to find out
+  double seconds = 0;       // that it took
+};
+
 // What the control side hears. Epochs are those of the ring.
 struct ControlCallbacks {
   // Empty: every link of the view is up.
@@ -252,6 +262,8 @@ struct ControlCallbacks {
   std::function<void(Epoch, PeerId, const std::string& reason)> link_lost = {};
   // Once per op.
   std::function<void(const StalledOp&)> stalled = {};
+  // The end of a probe, within seconds.
+  std::function<void(std::uint64_t id, const ProbeResult&)> probed = {};
 };
 
 // What links to members on the same host are made of.
@@ -339,6 +351,11 @@ class Engine {
   // If this op is in flight here, in the open epoch, and waits for `peer`, which still hasn't called it, aborts it for
   // all members with call_mismatch.
   virtual bool abort_if_missing(Epoch epoch, const OpKey& key, PeerId peer) = 0;
+
+  // Measures the path to `target`, another member of the installed view, over connections of its own; `probed` follows.
+  // Throws invalid_argument for a member without host or port and for an `id` that is under way, not_installed before
+  // the first view.
+  virtual void probe(std::uint64_t id, const Member& target) = 0;
 
   // Ends every op (code closed, buffers restored), links, listener and threads; returns when all are gone and no
   // callback will run any more. Idempotent.

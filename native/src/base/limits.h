@@ -99,5 +99,13 @@ inline constexpr std::uint32_t state_source_attempts = 4;
 inline constexpr auto state_source_pause_min = 50ms;
 // How often a source that fetches itself is asked what it has got.
 inline constexpr auto state_poll_interval = 50ms;
+// Connections of a probe where links find out by themselves how many they need. A connection that isn't made by then is
+// done without; how long a probe measures at most; and how long the other side puts up with it, and with how many.
+inline constexpr std::uint32_t probe_connections = 8;
+inline constexpr auto probe_dial_timeout = 3000ms;
+inline constexpr auto probe_time_max = 2000ms;
+inline constexpr auto probe_visit_max = 10000ms;
+inline constexpr std::size_t probe_visitors_max = 256;
+
 
 }  // namespace pccl::limits

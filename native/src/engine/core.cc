@@ -57,13 +57,16 @@ Error change_between(const View& from, const View& to) {
 Core::Core(EventLoop& loop, UniqueFd listener, UniqueFd local_listener, const EngineOptions& options, Events events)
     : loop_(loop),
       events_(std::move(events)),
-      congestion_control_(options.congestion_control),
       resolver_(loop),
       workers_(std::clamp<std::size_t>(std::thread::hardware_concurrency(), 1, limits::hashing_threads_max)),
       mesh_({loop, resolver_, scratch_, *this}, options),
       relays_(loop, resolver_, options.congestion_control),
       exports_(loop, workers_, [this](OpId id, const OpResult& result) { events_.finished(id, result); }),
       server_(loop, exports_),
+      probe_connections_(options.connections_per_peer == 0 ? limits::probe_connections
+                                                           : options.connections_per_peer),
+      congestion_control_(options.congestion_control),
+      probe_server_(loop),
       acceptor_(loop, *this, std::move(listener), Path::tcp) {
   if (!local_listener) return;
   Acceptor::Owner& owner = *this;
@@ -267,6 +270,25 @@ void Core::commit_state(OpId id, OpId export_id) {
                std::make_shared<std::atomic<bool>>(false));
 }
 
+std::optional<Error> Core::probe(std::uint64_t id, const Member& target) {
+  if (probes_.contains(id)) {
+    return Error{ErrorCode::invalid_argument, "probe: one with id " + std::to_string(id) + " is under way", {}};
+  }
+  const View& view = epoch_->view();
+  PathProbe::Request request{
+      .target = target,
+      .hello = {ConnectionKind::probe, view.epoch, view.self, target.id, view.key},
+      .connections = probe_connections_,
+      .congestion_control = congestion_control_,
+  };
+  probes_[id] =
+      std::make_unique<PathProbe>(loop_, resolver_, std::move(request), [this, id](const ProbeResult& result) {
+        probes_.erase(id);
+        events_.probed(id, result);
+      });
+  return std::nullopt;
+}
+
 void Core::stop_hashing() {
   exports_.stop_hashing();
   for (const auto& [id, fetch] : fetches_) fetch->stop_hashing();
@@ -286,6 +308,8 @@ void Core::fail_all() {
     events_.finished(waiting.request.id, {.error = Error{why.code, message, {}}});
   }
   server_.drop_all();
+  probe_server_.drop_all();
+  probes_.clear();
   while (!fetches_.empty()) fetches_.begin()->second->fail_now(why);
   exports_.fail_all(why);
 }
@@ -351,7 +375,8 @@ Acceptor::Judgement Core::judge(const Hello& hello, Path path) {
     return ours && !relays_.full() ? Judgement::forward : Judgement::refuse;
   }
   if (for_link) return mesh_.judge(hello, path);
-  return server_.full() ? Judgement::refuse : Judgement::accept;
+  const bool full = hello.kind == ConnectionKind::state ? server_.full() : probe_server_.full();
+  return full ? Judgement::refuse : Judgement::accept;
 }
 
 Welcome Core::welcome(const Hello& hello) {
@@ -359,10 +384,13 @@ Welcome Core::welcome(const Hello& hello) {
 }
 
 void Core::accepted(const Hello& hello, Connection connection) {
-  if (hello.kind == ConnectionKind::state) {
-    server_.add(std::move(connection.fd));
-  } else {
-    mesh_.add(hello, std::move(connection));
+  switch (hello.kind) {
+    case ConnectionKind::link:
+      return mesh_.add(hello, std::move(connection));
+    case ConnectionKind::state:
+      return server_.add(std::move(connection.fd));
+    case ConnectionKind::probe:
+      return probe_server_.add(std::move(connection.fd));
   }
 }
 

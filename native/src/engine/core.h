@@ -17,6 +17,8 @@
 #include "base/worker_pool.h"
 #include "collective/epoch_ops.h"
 #include "pccl/engine.h"
+#include "probe/path_probe.h"
+#include "probe/probe_server.h"
 #include "state/state_exports.h"
 #include "state/state_fetch.h"
 #include "state/state_server.h"
@@ -37,6 +39,7 @@ class Core final : Link::Owner, Acceptor::Owner {
     std::function<void(Epoch, const std::vector<LinkFailure>&)> prepared;
     std::function<void(Epoch, PeerId, const std::string& reason)> link_lost;
     std::function<void(const StalledOp&)> stalled;
+    std::function<void(std::uint64_t, const ProbeResult&)> probed;
   };
 
   // `local_listener`: of this host's processes; empty: only TCP.
@@ -49,6 +52,8 @@ class Core final : Link::Owner, Acceptor::Owner {
   std::optional<Error> install(Epoch epoch, const std::vector<Verdict>& verdicts);
   std::optional<Error> set_world(Epoch view_epoch, std::uint32_t world_size);
   bool abort_if_missing(Epoch epoch, const OpKey& key, PeerId peer);
+
+  std::optional<Error> probe(std::uint64_t id, const Member& target);
 
   void export_state(OpId id, std::vector<ExportTensor> tensors) { exports_.add(id, std::move(tensors)); }
   std::optional<std::vector<Hash128>> hashes(OpId id) const { return exports_.hashes(id); }
@@ -103,7 +108,6 @@ class Core final : Link::Owner, Acceptor::Owner {
 
   EventLoop& loop_;
   Events events_;
-  const std::string congestion_control_;
   Resolver resolver_;
   WorkerPool workers_;  // hash and copy shared state
   BufferPool pool_;     // backups of ops in place
@@ -115,6 +119,10 @@ class Core final : Link::Owner, Acceptor::Owner {
   std::deque<Waiting> waiting_;
   StateExports exports_;
   StateServer server_;
+  const std::uint32_t probe_connections_;
+  const std::string congestion_control_;
+  ProbeServer probe_server_;
+  std::map<std::uint64_t, std::unique_ptr<PathProbe>> probes_;
   std::map<OpId, std::unique_ptr<StateFetch>> fetches_;
   Acceptor acceptor_;
   std::optional<Acceptor> local_acceptor_;

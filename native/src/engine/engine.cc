@@ -142,6 +142,7 @@ class EngineImpl final : public Engine {
   void install(Epoch epoch, const std::vector<Verdict>& verdicts) override;
   void set_world(Epoch view_epoch, std::uint32_t world_size) override;
   bool abort_if_missing(Epoch epoch, const OpKey& key, PeerId peer) override;
+  void probe(std::uint64_t id, const Member& target) override;
 
   void close() override;
 
@@ -223,6 +224,11 @@ EngineImpl::EngineImpl(const EngineOptions& options) : ops_in_flight_max_(option
           [this](const StalledOp& op) {
             const std::lock_guard lock(control_mutex_);
             if (control_.stalled) control_.stalled(op);
+          },
+      .probed =
+          [this](std::uint64_t id, const ProbeResult& result) {
+            const std::lock_guard lock(control_mutex_);
+            if (control_.probed) control_.probed(id, result);
           },
   };
   core_ = std::make_unique<Core>(loop_, std::move(listener), std::move(local_listener), options, std::move(events));
@@ -441,6 +447,16 @@ void EngineImpl::set_world(Epoch view_epoch, std::uint32_t world_size) {
 
 bool EngineImpl::abort_if_missing(Epoch epoch, const OpKey& key, PeerId peer) {
   return ask("abort_if_missing", [&] { return core_->abort_if_missing(epoch, key, peer); });
+}
+
+void EngineImpl::probe(std::uint64_t id, const Member& target) {
+  const std::string name = "probe: peer " + std::to_string(target.id);
+  if (target.host.empty() || target.port == 0) refuse(ErrorCode::invalid_argument, name + " has no host or port");
+  const std::optional<InstalledView> installed = view();
+  if (!installed) refuse(ErrorCode::not_installed, "probe: no view has been installed yet");
+  if (target.id == installed->self) refuse(ErrorCode::invalid_argument, name + " is this one");
+  const auto error = ask("probe", [&] { return core_->probe(id, target); });
+  if (error) throw EngineError(*error);
 }
 
 void EngineImpl::close() {

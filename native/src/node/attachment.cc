@@ -25,6 +25,9 @@ std::shared_ptr<Attachment> Attachment::create(Napi::Env env, std::shared_ptr<Sh
     callbacks.link_lost = [events = attachment->events_](Epoch epoch, PeerId peer, const std::string& reason) {
       events->post(LinkLost{epoch, peer, reason});
     };
+    callbacks.probed = [events = attachment->events_](std::uint64_t id, const ProbeResult& result) {
+      events->post(Probed{id, result});
+    };
     callbacks.stalled = [events = attachment->events_](const StalledOp& op) { events->post(op); };
     attachment->engine().set_control(std::move(callbacks));
   }

@@ -54,6 +54,7 @@ Napi::Function EngineObject::define(Napi::Env env) {
                          InstanceMethod<&EngineObject::install>("install"),
                          InstanceMethod<&EngineObject::set_world>("setWorld"),
                          InstanceMethod<&EngineObject::abort_if_missing>("abortIfMissing"),
+                         InstanceMethod<&EngineObject::probe>("probe"),
                          InstanceMethod<&EngineObject::close>("close"),
                      });
 }
@@ -300,6 +301,17 @@ Napi::Value EngineObject::abort_if_missing(const Napi::CallbackInfo& info) {
     const PeerId peer = read_integer(info[2], "abortIfMissing: peerId", 0, safe_integer_max);
     const bool aborted = open_engine(env, "abortIfMissing", Role::control).abort_if_missing(epoch, key, peer);
     return Napi::Boolean::New(env, aborted);
+  });
+}
+
+Napi::Value EngineObject::probe(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  open_engine(env, "probe", Role::control);
+  return translate(env, [&]() -> Napi::Value {
+    const std::uint64_t probe_id = read_integer(info[0], "probe: id", 0, safe_integer_max);
+    const Member target = read_member(info[1], "probe: target");
+    open_engine(env, "probe", Role::control).probe(probe_id, target);
+    return env.Undefined();
   });
 }
 

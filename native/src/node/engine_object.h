@@ -36,6 +36,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   Napi::Value install(const Napi::CallbackInfo& info);
   Napi::Value set_world(const Napi::CallbackInfo& info);
   Napi::Value abort_if_missing(const Napi::CallbackInfo& info);
+  Napi::Value probe(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);
 
   // The engine, or an error if it is closed. Reading arguments can run the caller's code, which can close it, so

@@ -82,6 +82,23 @@ struct ToObject {
     object.Set("missing", missing);
     return object;
   }
+
+  Napi::Object operator()(const Probed& event) const {
+    const ProbeResult& result = event.result;
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("type", "probed");
+    object.Set("id", number(env, event.id));
+    if (!result.error.empty()) {
+      object.Set("reason", result.error);
+      return object;
+    }
+    object.Set("txBytesPerSecond", Napi::Number::New(env, result.tx_bytes_per_second));
+    object.Set("rxBytesPerSecond", Napi::Number::New(env, result.rx_bytes_per_second));
+    object.Set("rttSeconds", Napi::Number::New(env, result.round_trip_seconds));
+    object.Set("bytes", number(env, result.bytes));
+    object.Set("seconds", Napi::Number::New(env, result.seconds));
+    return object;
+  }
 };
 
 }  // namespace

@@ -52,7 +52,8 @@ moe::CostModel read_cost_model(Napi::Value value, const std::string& what) {
   const Napi::Object object = read_object(value, what);
   const auto seconds = [&](const char* name) { return read_number(object.Get(name), what + "." + name); };
   return {seconds("copySeconds"),        seconds("expertSeconds"),    seconds("transferSeconds"),
-          seconds("farTransferSeconds"), seconds("crossCopySeconds"), seconds("farCrossCopySeconds")};
+          seconds("farTransferSeconds"), seconds("crossCopySeconds"), seconds("farCrossCopySeconds"),
+          seconds("lendSeconds")};
 }
 
 moe::PlanRequest read_plan_request(Napi::Value value, const std::string& what) {

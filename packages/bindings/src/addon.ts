@@ -274,7 +274,22 @@ export type ControlEvent =
       readonly type: "stalled";
       readonly epoch: number;
       readonly missing: readonly number[];
-    } & OpName);
+    } & OpName)
+  | ProbeEvent;
+
+/** The end of a probe: what the path carries with both directions loaded at once, or why that can't be told. */
+export type ProbeEvent = { readonly type: "probed"; readonly id: number } & (
+  | {
+      readonly txBytesPerSecond: number;
+      readonly rxBytesPerSecond: number;
+      /** On the quiet path. */
+      readonly rttSeconds: number;
+      /** Sent and received to find out, and the time that it took. */
+      readonly bytes: number;
+      readonly seconds: number;
+    }
+  | { readonly reason: string }
+);
 
 export type EngineEvent = OpEvent | ControlEvent;
 
@@ -373,6 +388,12 @@ export interface Engine {
   abortIfMissing(epoch: number, op: OpName, peerId: number): boolean;
 
   /**
+   * Control attachment only. Measures the path to another member of the installed view, over connections of its own;
+   * a `probed` event with this id follows within five seconds or so.
+   */
+  probe(id: number, target: RingMember): void;
+
+  /**
    * The creating attachment: fails ops in flight with ERR_PCCL_CLOSED, restores their buffers, closes links and
    * listener and ends the thread. A further attachment: only detaches. Idempotent.
    */
@@ -424,6 +445,7 @@ export interface PlanRequest {
     readonly farTransferSeconds: number;
     readonly crossCopySeconds: number;
     readonly farCrossCopySeconds: number;
+    readonly lendSeconds: number;
   };
   /** Past loads of the experts; read by eplb only. */
   readonly statistics: Float64Array;

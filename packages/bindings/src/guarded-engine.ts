@@ -8,6 +8,7 @@ import type {
   OpName,
   OpReport,
   OpVerdict,
+  RingMember,
   RingView,
   StateTensor,
   Tensor,
@@ -107,6 +108,10 @@ export class GuardedEngine implements Engine {
 
   abortIfMissing(epoch: number, op: OpName, peerId: number): boolean {
     return this.#raw.abortIfMissing(epoch, op, peerId);
+  }
+
+  probe(id: number, target: RingMember): void {
+    this.#raw.probe(id, target);
   }
 
   close(): void {

@@ -45,4 +45,8 @@ export { formatScenario, parseScenario, type Scenario } from "./routing/scenario
 export type { RoutingTrace, TraceBatch, TraceLayout } from "./routing/trace-format.js";
 export { parseTrace, readTrace } from "./routing/trace-reader.js";
 export { TraceWriter } from "./routing/trace-writer.js";
+export { type Cluster, parseCluster } from "./simulator/clusters.js";
+export { MODEL_NAMES, type ModelLayer, modelLayer } from "./simulator/models.js";
+export { LEAN_RUNTIME, PAPER_RUNTIMES, type Runtime } from "./simulator/runtimes.js";
+export { type Forecast, type SimulateOptions, type Simulation, simulate } from "./simulator/simulate.js";
 export { VERSION } from "./base/version.js";

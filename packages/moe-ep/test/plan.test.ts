@@ -71,6 +71,16 @@ describe("planExperts", () => {
     expect(plan.sendMatrix[3]?.[0]).toBe(600);
   });
 
+  it("lends only what gains more than lending itself takes", () => {
+    const counts = even(2, [800, 0, 0, 0]);
+    const plan = (lendSeconds: number) =>
+      planExperts(counts, { costModel: { ...costModelInCopies(10), lendSeconds } });
+    // Half of the 1,600 copies is lent, so a loan gains 790 copies.
+    expect(plan(0).predicted.stepSeconds).toBe(810);
+    expect(plan(700)).toMatchObject({ isApplied: true, predicted: { rankSeconds: [1_510, 1_510] } });
+    expect(plan(800)).toMatchObject({ isApplied: false, transfers: [], predicted: { stepSeconds: 1_600 } });
+  });
+
   it("under eplb replicates by the statistics, and divides this batch evenly", () => {
     const plan = planExperts(even(2, [30, 10, 10, 10]), {
       planner: "eplb",

@@ -43,7 +43,9 @@ export type { CallOptions } from "./peer/call-limits.js";
 export {
   type AllReduceAllOptions,
   Communicator,
+  type OptimizeOptions,
   type SyncOptions,
+  type TopologyOptions,
 } from "./peer/communicator.js";
 export { type ConnectOptions, connect } from "./peer/connect.js";
 export type {
@@ -74,4 +76,5 @@ export {
 } from "./peer/quantization.js";
 export { SharedState, type SharedStateOptions, type SharedTensor } from "./peer/shared-state.js";
 export type { Served, SyncResult } from "./peer/state-sync.js";
+export type { PathInfo, Topology } from "./peer/topology.js";
 export type { ArrayOf, DType, Tensor } from "./peer/tensor.js";

@@ -2,6 +2,7 @@
 import { parseArgs } from "node:util";
 import { PcclError } from "@pccl/core/base";
 import { runPlan } from "./plan.js";
+import { runSimulate } from "./simulate.js";
 import { UsageError } from "./usage.js";
 import { VERSION } from "../base/version.js";
 
@@ -11,6 +12,7 @@ Least-loaded expert parallelism for mixture-of-experts layers.
 
 Commands:
   plan          Plan the loads of a file: who computes what, and which weights are lent
+  simulate      Predict time and memory of a layer on a cluster that you don't have
 
 Options:
   -h, --help    Show this help; after a command: the command's help
@@ -19,7 +21,10 @@ Options:
 Exit codes: 0 success, 1 failure at run time, 2 wrong usage
 `;
 
-const COMMANDS: Record<string, (args: readonly string[]) => number | Promise<number>> = { plan: runPlan };
+const COMMANDS: Record<string, (args: readonly string[]) => number | Promise<number>> = {
+  plan: runPlan,
+  simulate: runSimulate,
+};
 
 async function main([command, ...rest]: readonly string[]): Promise<number> {
   if (command !== undefined && !command.startsWith("-")) {

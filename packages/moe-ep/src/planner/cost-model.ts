@@ -13,6 +13,8 @@ export interface CostModel {
   /** One token-copy to another rank of the node, and its result back. */
   readonly crossCopySeconds: number;
   readonly farCrossCopySeconds: number;
+  /** What a step with any loans takes besides, on every rank. Default 0. */
+  readonly lendSeconds?: number | undefined;
 }
 
 /**

@@ -118,6 +118,7 @@ const COST_KEYS = [
   "farTransferSeconds",
   "crossCopySeconds",
   "farCrossCopySeconds",
+  "lendSeconds",
 ] as const;
 const UINT32_MAX = 2 ** 32 - 1;
 
@@ -179,8 +180,8 @@ function requestOf(counts: readonly ArrayLike<number>[], options: PlanOptions): 
   };
 }
 
-/** Blocks of experts whose sizes differ by one at most, the larger ones spread evenly. */
-function nativeRank(expert: number, experts: number, ranks: number): number {
+/** Where an expert lives by default: in blocks whose sizes differ by one at most, the larger ones spread evenly. */
+export function nativeRank(expert: number, experts: number, ranks: number): number {
   return Math.floor(((expert + 1) * ranks - 1) / experts);
 }
 
@@ -236,10 +237,11 @@ function importsMaxOf(options: PlanOptions, ranks: number, experts: number): Flo
   return budgets.map((limit) => Math.min(UINT32_MAX, Math.floor(limit / bytes)));
 }
 
-function costModelOf(model: CostModel = DEFAULT_COST_MODEL): CostModel {
+function costModelOf(model: CostModel = DEFAULT_COST_MODEL): PlanRequest["costModel"] {
   checkOptions(CALL, model, COST_KEYS);
-  for (const key of COST_KEYS) checkNumber(CALL, `costModel.${key}`, model[key], 0, 1e15);
-  return model;
+  const complete = { ...model, lendSeconds: model.lendSeconds ?? 0 };
+  for (const key of COST_KEYS) checkNumber(CALL, `costModel.${key}`, complete[key], 0, 1e15);
+  return complete;
 }
 
 function eplbOf(

@@ -19,6 +19,7 @@ import type {
   OpReport,
   OpState,
   OpVerdict,
+  PathSpeeds,
   PeerMessage,
   Ring,
   RingOp,
@@ -43,6 +44,8 @@ import type {
   PeerMessage as WirePeerMessage,
   PeerMessage__Output as WirePeerOutput,
 } from "./generated/pccl/v1/PeerMessage.js";
+import type { PathInfo__Output } from "./generated/pccl/v1/PathInfo.js";
+import type { PathSpeeds__Output } from "./generated/pccl/v1/PathSpeeds.js";
 import type { Relay__Output } from "./generated/pccl/v1/Relay.js";
 import type { Ring as WireRing, Ring__Output } from "./generated/pccl/v1/Ring.js";
 import type { StateEntry__Output } from "./generated/pccl/v1/StateEntry.js";
@@ -98,6 +101,12 @@ function integer(field: string, value: string | number, min: number, max = Numbe
     throw new WireError(`${field}: ${value} is not an integer from ${min} to ${max}`);
   }
   return number;
+}
+
+function finite(field: string, value: number, min: number): number {
+  if (!Number.isFinite(value) || value < min)
+    throw new WireError(`${field}: ${value} is no number from ${min} on`);
+  return value;
 }
 
 /** Protobuf leaves out what has its default, so a message field that must be there is checked here. */
@@ -255,6 +264,14 @@ function failureFromWire(wire: LinkFailure__Output): LinkFailure {
   return { peerId: integer("failures.peer_id", wire.peerId, 1), reason: shortText(wire.reason) };
 }
 
+function speedsFromWire(wire: PathSpeeds__Output): PathSpeeds {
+  return {
+    txBytesPerSecond: finite("speeds.tx_bytes_per_second", wire.txBytesPerSecond, 0),
+    rxBytesPerSecond: finite("speeds.rx_bytes_per_second", wire.rxBytesPerSecond, 0),
+    rttMs: finite("speeds.rtt_ms", wire.rttMs, 0),
+  };
+}
+
 function entriesFromWire(wire: readonly StateEntry__Output[]): StateEntry[] {
   const names = new Set<string>();
   return atMost("entries", wire, STATE_TENSORS_MAX).map((entry) => {
@@ -326,6 +343,27 @@ function peerMessage(wire: WirePeerOutput): PeerMessage {
       return { kind: "pending-vote", requestId: present("pending_vote", wire.pendingVote).requestId };
     case "topologyVote":
       return { kind: "topology-vote", requestId: present("topology_vote", wire.topologyVote).requestId };
+    case "optimizeVote": {
+      const { requestId, maxAgeMs } = present("optimize_vote", wire.optimizeVote);
+      return {
+        kind: "optimize-vote",
+        requestId,
+        maxAgeMs: finite("optimize_vote.max_age_ms", maxAgeMs, 0),
+      };
+    }
+    case "topologyQuery":
+      return { kind: "topology-query", requestId: present("topology_query", wire.topologyQuery).requestId };
+    case "measured": {
+      const measured = present("measured", wire.measured);
+      return {
+        kind: "measured",
+        measurementId: integer("measured.measurement_id", measured.measurementId, 1),
+        result:
+          measured.result === "speeds"
+            ? speedsFromWire(present("measured.speeds", measured.speeds))
+            : { reason: shortText(measured.reason ?? "") },
+      };
+    }
     case "syncOffer": {
       const offer = present("sync_offer", wire.syncOffer);
       return {
@@ -394,6 +432,18 @@ function peerMessageBody(message: PeerMessage): WirePeerMessage {
       return { pendingVote: { requestId: message.requestId } };
     case "topology-vote":
       return { topologyVote: { requestId: message.requestId } };
+    case "optimize-vote": {
+      const { requestId, maxAgeMs } = message;
+      return { optimizeVote: { requestId, maxAgeMs } };
+    }
+    case "topology-query":
+      return { topologyQuery: { requestId: message.requestId } };
+    case "measured": {
+      const { measurementId, result } = message;
+      if ("reason" in result) return { measured: { measurementId, reason: result.reason } };
+      const { txBytesPerSecond, rxBytesPerSecond, rttMs } = result;
+      return { measured: { measurementId, speeds: { txBytesPerSecond, rxBytesPerSecond, rttMs } } };
+    }
     case "sync-offer":
       return {
         syncOffer: {
@@ -484,6 +534,29 @@ function coordinatorMessage(wire: WireCoordinatorOutput): CoordinatorMessage {
     case "topologyAnswer": {
       const { requestId, changed } = present("topology_answer", wire.topologyAnswer);
       return { kind: "topology-answer", requestId, changed };
+    }
+    case "topologyInfo": {
+      const { requestId, epoch, ring, paths } = present("topology_info", wire.topologyInfo);
+      const info = {
+        epoch: integer("topology_info.epoch", epoch, 1),
+        ring: ringFromWire(ring),
+        paths: paths.map((path: PathInfo__Output) => ({
+          from: integer("topology_info.paths.from", path.from, 1),
+          to: integer("topology_info.paths.to", path.to, 1),
+          bytesPerSecond: finite("topology_info.paths.bytes_per_second", path.bytesPerSecond, 0),
+          rttMs: finite("topology_info.paths.rtt_ms", path.rttMs, 0),
+          ageMs: finite("topology_info.paths.age_ms", path.ageMs, 0),
+        })),
+      };
+      return { kind: "topology-info", requestId, info };
+    }
+    case "measure": {
+      const { measurementId, target } = present("measure", wire.measure);
+      return {
+        kind: "measure",
+        measurementId: integer("measure.measurement_id", measurementId, 1),
+        target: memberFromWire("measure.target", present("measure.target", target)),
+      };
     }
     case "syncPlan": {
       const plan = present("sync_plan", wire.syncPlan);
@@ -585,6 +658,16 @@ function coordinatorMessageBody(message: CoordinatorMessage): WireCoordinatorMes
       const { requestId, changed } = message;
       return { topologyAnswer: { requestId, changed } };
     }
+    case "topology-info": {
+      const { epoch, ring, paths } = message.info;
+      return {
+        topologyInfo: { requestId: message.requestId, epoch, ring: ringToWire(ring), paths: [...paths] },
+      };
+    }
+    case "measure":
+      return {
+        measure: { measurementId: message.measurementId, target: memberToWire(message.target) },
+      };
     case "sync-plan":
       return {
         syncPlan: {

@@ -116,6 +116,30 @@ export interface Envelope<M> {
   readonly message: M;
 }
 
+/** What the paths between two peers carry, with both directions in use at once. */
+export interface PathSpeeds {
+  readonly txBytesPerSecond: number;
+  readonly rxBytesPerSecond: number;
+  /** On quiet paths. */
+  readonly rttMs: number;
+}
+
+/** A peer's group as the coordinator knows it. */
+export interface TopologyInfo {
+  /** Of the installed view. */
+  readonly epoch: number;
+  readonly ring: Ring;
+  /** What has been measured between its members. */
+  readonly paths: readonly {
+    readonly from: number;
+    readonly to: number;
+    /** 0: nothing got over it. */
+    readonly bytesPerSecond: number;
+    readonly rttMs: number;
+    readonly ageMs: number;
+  }[];
+}
+
 export type PeerMessage =
   | {
       readonly kind: "register";
@@ -149,6 +173,14 @@ export type PeerMessage =
   | ({ readonly kind: "abort-answer"; readonly aborted: boolean } & RingOp)
   | { readonly kind: "pending-vote"; readonly requestId: number }
   | { readonly kind: "topology-vote"; readonly requestId: number }
+  | { readonly kind: "optimize-vote"; readonly requestId: number; readonly maxAgeMs: number }
+  | { readonly kind: "topology-query"; readonly requestId: number }
+  /** The answer to measure. */
+  | {
+      readonly kind: "measured";
+      readonly measurementId: number;
+      readonly result: PathSpeeds | { readonly reason: string };
+    }
   | {
       readonly kind: "sync-offer";
       readonly requestId: number;
@@ -188,7 +220,11 @@ export type CoordinatorMessage =
   /** Ends an op that waits for `missing`, which waits for this peer in another call; if it really still does. */
   | ({ readonly kind: "abort-op"; readonly missing: number } & RingOp)
   | { readonly kind: "pending-answer"; readonly requestId: number; readonly pending: boolean }
+  /** To topology-vote and optimize-vote. */
   | { readonly kind: "topology-answer"; readonly requestId: number; readonly changed: boolean }
+  | { readonly kind: "topology-info"; readonly requestId: number; readonly info: TopologyInfo }
+  /** Find out what the paths to this member carry; `endpoint` may be a relay's. */
+  | { readonly kind: "measure"; readonly measurementId: number; readonly target: Member }
   | {
       readonly kind: "sync-plan";
       readonly requestId: number;

@@ -2,12 +2,22 @@
  * What a peer's user wants of the session (requests), and what the session tells (notices). The session is in a
  * worker thread, the user on the main thread; these messages are what passes between them.
  */
-import type { JoinedPeer, LostPeer, StateEntry, SyncFetch, SyncSource, SyncStrategy } from "./messages.js";
+import type {
+  JoinedPeer,
+  LostPeer,
+  StateEntry,
+  SyncFetch,
+  SyncSource,
+  SyncStrategy,
+  TopologyInfo,
+} from "./messages.js";
 
 /** Each request but a withdrawal gets exactly one reply with its id. */
 export type SessionRequest =
   | { readonly id: number; readonly kind: "has-pending-peers" }
   | { readonly id: number; readonly kind: "update-topology" }
+  | { readonly id: number; readonly kind: "optimize-topology"; readonly maxAgeMs: number }
+  | { readonly id: number; readonly kind: "topology" }
   | {
       readonly id: number;
       readonly kind: "sync-offer";
@@ -40,6 +50,9 @@ export interface SessionReplies {
   "has-pending-peers": boolean;
   /** Whether a new view was installed by this call. */
   "update-topology": boolean;
+  /** Whether this peer's world has got rings in another order. */
+  "optimize-topology": boolean;
+  topology: TopologyInfo;
   "sync-offer": SyncPlanReply;
   /** The revision that the group now has. */
   "sync-done": number;

@@ -33,6 +33,7 @@ function blocks(state: CoordinatorState, peer: Peer | undefined): peer is Peer &
     case "hasPendingPeers":
       return false;
     case "updateTopology":
+    case "optimizeTopology":
       return state.change?.voters.has(peer.id) !== true;
     case "syncSharedState":
       return !isSyncing(state, peer);

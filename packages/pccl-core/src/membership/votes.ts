@@ -32,7 +32,7 @@ export function onCall(state: CoordinatorState, turn: Turn, peer: Peer, call: Ca
   } else if (peer.call !== undefined && state.change?.voters.get(peer.id) === peer.call.requestId) {
     // The caller gave up while it had no stream to the coordinator, too late to take its vote back.
     state.change.voters.delete(peer.id);
-    if (call.kind === "updateTopology") state.change.voters.set(peer.id, requestId);
+    if (call.kind === peer.call.kind) state.change.voters.set(peer.id, requestId);
     setCall(state, peer, call);
   } else if (peer.call !== undefined) {
     const busy = `${call.kind}: peer ${peer.id} waits in ${peer.call.kind} already.`;

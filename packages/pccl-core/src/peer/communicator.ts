@@ -1,6 +1,7 @@
 /** A peer's handle on the world: collectives, topology and shared state. */
 import { checkBoolean, checkInteger, checkOneOf, checkOptions, describe } from "../base/check.js";
 import { type PcclError, pcclError } from "../base/errors.js";
+import { MEASUREMENT_AGE_DEFAULT_MS, TIMEOUT_MAX_MS } from "../base/limits.js";
 import type { SyncStrategy } from "../membership/messages.js";
 import { CALL_OPTION_KEYS, type CallOptions, limited } from "./call-limits.js";
 import type { ControlSession } from "./control-session.js";
@@ -18,6 +19,7 @@ import { type AllReduceAllResult, reduceList } from "./reduce-list.js";
 import type { InstalledNotice } from "./session-protocol.js";
 import { SharedState } from "./shared-state.js";
 import { type SyncRequest, type SyncResult, syncWithGroup } from "./state-sync.js";
+import { checkBytes, type Topology, topologyOf } from "./topology.js";
 import { allocTensor, type ArrayOf, type DType } from "./tensor.js";
 
 export interface AllReduceAllOptions extends CallOptions {
@@ -37,6 +39,16 @@ export interface SyncOptions extends CallOptions {
    * long the tensors must not be written to; ops and calls go on.
    */
   readonly background?: boolean;
+}
+
+export interface OptimizeOptions extends CallOptions {
+  /** Measurements older than this are made anew, in milliseconds; of the peers' numbers the least counts. Default 600,000. */
+  readonly maxAgeMs?: number;
+}
+
+export interface TopologyOptions extends CallOptions {
+  /** What the prediction is for; default 64 MiB. */
+  readonly bytes?: number;
 }
 
 const STRATEGIES = ["enforce-popular", "receive-only", "send-only"] as const;
@@ -169,6 +181,43 @@ export class Communicator extends Collectives {
     return await this.#control("updateTopology", false, options, (signal) =>
       this.#session.request({ kind: "update-topology" }, signal),
     );
+  }
+
+  /**
+   * Gives the group's ring, along which large tensors go, the best order that can be found: the one with the fastest
+   * slowest path, and of those that are alike in that the one with the shortest way round. Paths that nobody has
+   * measured yet, or not for `maxAgeMs`, are measured first, which takes up to about two seconds for each other host;
+   * the bytes for that come on top of what the program sends. Collective over all admitted peers; resolves when all
+   * have called: true when a new view was installed, in which ranks may be others (the peer with rank 0 keeps it). Who
+   * dies meanwhile is left out. After a call that was withdrawn what was measured stays known.
+   */
+  async optimizeTopology(options: OptimizeOptions = {}): Promise<boolean> {
+    const call = "optimizeTopology";
+    checkOptions(call, options, ["maxAgeMs", ...CALL_OPTION_KEYS]);
+    const maxAgeMs = checkInteger(
+      call,
+      "maxAgeMs",
+      options.maxAgeMs ?? MEASUREMENT_AGE_DEFAULT_MS,
+      0,
+      TIMEOUT_MAX_MS,
+    );
+    return await this.#control(call, false, options, (signal) =>
+      this.#session.request({ kind: "optimize-topology", maxAgeMs }, signal),
+    );
+  }
+
+  /**
+   * What the coordinator knows of the group's ring and of the paths between its peers, and how long an all-reduce takes
+   * by that. Any peer may call it at any time.
+   */
+  async topology(options: TopologyOptions = {}): Promise<Topology> {
+    const call = "topology";
+    checkOptions(call, options, ["bytes", ...CALL_OPTION_KEYS]);
+    const bytes = checkBytes(call, options.bytes);
+    return await limited(call, options, async (signal) => {
+      this.#checkUsable(call);
+      return topologyOf(await this.#session.request({ kind: "topology" }, signal), bytes);
+    });
   }
 
   /**

@@ -42,6 +42,7 @@ const COUNTED = [
   "aborts",
   "installs",
   "growths",
+  "reorders",
   "syncs",
   "restarts",
   "resends",
@@ -173,6 +174,11 @@ export class Invariants {
     if (!peer.user.consents)
       throw new Violation("I6", `newcomers are admitted without the consent of ${peer.host}`);
     peer.user.consents = false;
+  }
+
+  /** A call has given the world's rings another order. */
+  onReordered(): void {
+    this.counts.reorders++;
   }
 
   /** I7: while a holder of the last revision is a member, revisions stay or advance by one. */

@@ -39,6 +39,8 @@ type Reply = { readonly value: unknown } | { readonly code: string };
 
 const TENSOR = "state";
 const FETCH_MS_MAX = 400;
+/** Some are used again, some are made anew. */
+const MEASUREMENTS_KEPT_MS = 10_000;
 
 export class SimUser {
   /** The call that the program waits in, and since when. */
@@ -99,6 +101,8 @@ export class SimUser {
     if (this.call !== undefined && outcome !== undefined) {
       const cancelled = outcome.kind === "error" && outcome.code === "ERR_PCCL_CANCELLED";
       if (this.call.kind === "update-topology" && !cancelled) this.consents = false;
+      if (this.call.kind === "optimize-topology" && outcome.kind === "answer" && outcome.value)
+        this.#around.invariants.onReordered();
       this.#around.invariants.onOutcome(this.#peer, outcome);
       if (this.#around.trace !== undefined) this.#peer.trace(`= ${describeOutcome(outcome)}`);
     }
@@ -121,9 +125,12 @@ export class SimUser {
         return this.#main.after(call.ms, () => this.#advance({ kind: "computed" }));
       case "has-pending-peers":
       case "update-topology":
+      case "optimize-topology":
         if (call.kind === "update-topology") this.consents = true;
-        return this.#request(call, withdrawAfterMs, (value) =>
-          this.#advance({ kind: "answer", value: value as boolean }),
+        return this.#request(
+          call.kind === "optimize-topology" ? { ...call, maxAgeMs: MEASUREMENTS_KEPT_MS } : call,
+          withdrawAfterMs,
+          (value) => this.#advance({ kind: "answer", value: value as boolean }),
         );
       case "sync":
         return this.#sync(call, withdrawAfterMs);

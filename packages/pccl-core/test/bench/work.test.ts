@@ -34,6 +34,8 @@ function jobOf(collective: CollectiveName, further: Partial<BenchJob> = {}): Ben
     place: COLLECTIVES[collective].places[0] as BenchJob["place"],
     transport: "auto",
     connectionsPerPeer: undefined,
+    congestionControl: undefined,
+    warmUpSeconds: 0.1,
     iterations: undefined,
     skew: undefined,
     memory: "array",

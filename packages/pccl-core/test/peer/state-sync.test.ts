@@ -2,10 +2,11 @@
  * Goal: a sync goes on for those who can go on, and ends at once for who gives up, whose tensors are as they were.
  * Method: a source that is stopped by a signal, so that a fetch from it goes on for as long as the test likes.
  */
+import { readFileSync } from "node:fs";
 import { type Communicator, connect, SharedState, type SyncResult } from "@pccl/core";
 import { beforeEach, describe, expect, it } from "vitest";
 import { Cluster, type PeerProcess } from "../e2e/cluster.js";
-import { closing, waiting } from "./world.js";
+import { closing, until, waiting } from "./world.js";
 
 const COUNT = 10_000;
 
@@ -50,6 +51,12 @@ beforeEach(async () => {
   trio = { cluster, source, peers: [first, second], states: [state(8), state(9)] };
 });
 
+/** Established ones over TCP, from this machine; links between peers of one host are none. */
+function connectionsTo(port: number): number {
+  const remote = `:${port.toString(16).toUpperCase().padStart(4, "0")} 01 `;
+  return readFileSync("/proc/net/tcp", "utf8").split(remote).length - 1;
+}
+
 const weights = (state: SharedState): unknown => state.tensors.get("weights");
 
 describe("a peer that fetches from one that doesn't answer", () => {
@@ -70,9 +77,11 @@ describe("a peer that fetches from one that doesn't answer", () => {
       peers[1].syncSharedState(states[1], { strategy }),
     ];
     for (const sync of syncs) sync.catch(() => {});
-    // All three have called: the plans are out.
+    // All three have called, the plans have come, and both fetches have got to the source's port.
     await waiting(cluster.coordinator, 2);
     await waiting(cluster.coordinator, 3);
+    const port = cluster.coordinator.peers().find(({ peerId }) => peerId === 1)?.endpoint.port as number;
+    await until(() => connectionsTo(port) === 2);
     return syncs;
   }
 
