@@ -134,6 +134,26 @@ TEST_F(State, ComesFromAllSources) {
   EXPECT_GT(cluster_[1].engine->release_state(second.id), 0u);
 }
 
+// Tensors that lie side by side in one array, of lengths that nothing is aligned to.
+TEST_F(State, TensorsMayBePartsOfOneArray) {
+  const Bytes whole = random_bytes(300'000, 8);
+  Bytes copy(whole.size());
+  const auto parts_of = [](Bytes& bytes) {
+    return std::vector<ExportTensor>{{"a", bytes.data(), 5}, {"b", bytes.data() + 5, 8}, {"c", bytes.data() + 13, 299'987}};
+  };
+  Bytes given = whole;
+  const auto source = cluster_[0].export_state(parts_of(given));
+  const auto sink = cluster_[1].export_state(parts_of(copy));
+  ASSERT_FALSE(source.second.get().error);
+  ASSERT_FALSE(sink.second.get().error);
+  const auto roots = cluster_[0].engine->hashes(source.first);
+  StateFetchCall call{.export_id = sink.first, .targets = {}, .sources = from({&cluster_[0]})};
+  for (std::uint32_t i = 0; i < 3; ++i) call.targets.push_back({i, roots[i]});
+  ASSERT_FALSE(cluster_[1].fetch_state(call).second.get().error);
+  ASSERT_FALSE(cluster_[1].commit_state(sink.first).second.get().error);
+  EXPECT_EQ(copy, whole);
+}
+
 // One of the sources has other content for a tensor, or is gone: the other one gives it all.
 TEST_F(State, GoesOnWithoutASourceThatDoesntKnowOrIsGone) {
   Exported first(cluster_[0], content_);

@@ -147,11 +147,12 @@ std::vector<StateShadow::Copy> StateShadow::copies() const {
     for (std::uint64_t i = 0; i < tensor.states.size(); ++i) {
       if (tensor.states[i] != Leaf::fetched) continue;
       const std::size_t bytes = leaves_bytes(mine.bytes, i, 1);
-      std::uint8_t* const to = mine.data + i * limits::state_leaf_bytes;
-      if (!copies.empty() && copies.back().to + copies.back().bytes == to && copies.back().bytes < copy_bytes) {
+      // Neighbours of one tensor; two tensors that lie side by side in memory don't in the shadow.
+      const bool follows = i > 0 && tensor.states[i - 1] == Leaf::fetched && copies.back().bytes < copy_bytes;
+      if (follows) {
         copies.back().bytes += bytes;
       } else {
-        copies.push_back({to, place(tensor, i), bytes});
+        copies.push_back({mine.data + i * limits::state_leaf_bytes, place(tensor, i), bytes});
       }
     }
   }

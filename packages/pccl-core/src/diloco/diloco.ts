@@ -3,7 +3,7 @@
  * steps; an outer step then averages how far the peers have moved and takes one step of an outer optimizer with it.
  */
 import { checkInteger, checkNumber, checkOptions, checkSignal, describe } from "../base/check.js";
-import { CancelledError, PcclError, pcclError, PcclTimeoutError } from "../base/errors.js";
+import { CallMismatchError, CancelledError, PcclError, pcclError, PcclTimeoutError } from "../base/errors.js";
 import { TIMEOUT_MAX_MS } from "../base/limits.js";
 import type { CallOptions } from "../peer/call-limits.js";
 import { Communicator } from "../peer/communicator.js";
@@ -75,6 +75,8 @@ export class DiLoCo {
   /** Δ, and behind it the loss and whether there is one: all are averaged in one op. */
   readonly #reduced: Float32Array;
   #hashes: Readonly<Record<string, string>> = {};
+  /** Until then newcomers fetch θ and its momentum from this peer, which may not write there. */
+  #served: Promise<unknown> = Promise.resolve();
   #innerStepsDone = 0;
   #lossSum = 0;
   #losses = 0;
@@ -140,7 +142,7 @@ export class DiLoCo {
   }
 
   /**
-   * XXH3-128 of each tensor of the shared state ("parameters/NAME" and "momentum/NAME"), 32 hex digits, as of the
+   * Root hash of each tensor of the shared state ("parameters/NAME" and "momentum/NAME"), 32 hex digits, as of the
    * last outer step: equal on every peer of the group.
    */
   get hashes(): Readonly<Record<string, string>> {
@@ -225,12 +227,14 @@ export class DiLoCo {
     this.#reduced[length] = this.#losses === 0 ? 0 : this.#lossSum / this.#losses;
     this.#reduced[length + 1] = this.#losses === 0 ? 0 : 1;
     const calls = [{ send: this.#reduced, op: "avg", tag: TAG }] as const;
-    for (;;) {
+    for (let syncs = 0; ; ) {
       try {
         return await this.#wait(() => this.#communicator.allReduceAll(calls, limits()));
       } catch (error) {
+        // A newcomer couldn't fetch the state, and calls its sync again.
+        if (error instanceof CallMismatchError && ++syncs < SYNC_ATTEMPTS_MAX) await this.#sync(limits);
         // Another member has withdrawn. It will call again or leave, as one that died has left.
-        if (!(error instanceof CancelledError)) throw error;
+        else if (!(error instanceof CancelledError)) throw error;
       }
     }
   }
@@ -244,6 +248,7 @@ export class DiLoCo {
     if (reduction === undefined) throw pcclError("ERR_PCCL_INTERNAL", "allReduceAll gave no result.");
     const [lossMean = 0, lossShare = 0] = this.#reduced.subarray(length);
     const loss = lossShare === 0 ? undefined : lossMean / lossShare;
+    await this.#wait(() => this.#served);
     this.#optimizer.step(this.#parameters, this.#momentum, this.#delta());
     this.#state.revision++;
 
@@ -269,12 +274,16 @@ export class DiLoCo {
   async #sync(limits: () => CallOptions): Promise<SyncResult> {
     for (let attempt = 1; ; attempt++) {
       try {
-        const result = await this.#wait(() => this.#communicator.syncSharedState(this.#state, limits()));
+        // The state changes next in the next outer step: newcomers have until then to fetch it.
+        const options = { ...limits(), background: true };
+        const result = await this.#wait(() => this.#communicator.syncSharedState(this.#state, options));
         this.#hashes = result.hashes;
+        this.#served = result.served;
         return result;
       } catch (error) {
         const retryable =
-          error instanceof PcclError && error.retryable && !(error instanceof PcclTimeoutError);
+          error instanceof CallMismatchError ||
+          (error instanceof PcclError && error.retryable && !(error instanceof PcclTimeoutError));
         if (!retryable || attempt >= SYNC_ATTEMPTS_MAX) throw error;
       }
     }

@@ -113,3 +113,45 @@ describe("a peer that fetches from one that doesn't answer", () => {
     expect(again.map(({ changedKeys }) => changedKeys)).toEqual([[], ["weights", "steps"], []]);
   });
 });
+
+describe("a sync in the background", () => {
+  it("lets holders go on while a newcomer fetches, and keeps the tensors from being written", async () => {
+    const { cluster, source: newcomer, peers } = trio;
+    const make = (): SharedState =>
+      new SharedState(
+        { weights: new Float32Array(COUNT).fill(8), steps: new Int32Array(3) },
+        { revision: 1 },
+      );
+    const states = [make(), make()] as const;
+    const joined = newcomer.call<SyncResult & { digest: string }>("sync", { name: "s" });
+    await waiting(cluster.coordinator, 1);
+    newcomer.process.kill("SIGSTOP");
+    const results = await Promise.all(
+      peers.map((peer, i) => peer.syncSharedState(states[i] as SharedState, { background: true })),
+    );
+    expect(results).toMatchObject([
+      { revision: 1, changedKeys: [] },
+      { revision: 1, changedKeys: [] },
+    ]);
+    // They are free, but for the tensors that the newcomer is still to have.
+    const shared = states[0].tensors.get("weights") as Float32Array;
+    await expect(peers[0].allReduce(shared)).rejects.toMatchObject({ code: "ERR_PCCL_BUFFER_IN_USE" });
+    const message = Float32Array.of(1, 2, 3);
+    const received = new Float32Array(3);
+    await Promise.all([
+      peers[0].send(message, { to: peers[1].peerId }),
+      peers[1].recv(received, { from: peers[0].peerId }),
+    ]);
+    expect(received).toEqual(message);
+    newcomer.process.kill("SIGCONT");
+    expect((await joined).changedKeys).toEqual(["weights", "steps"]);
+    const served = await Promise.all(results.map((result) => result.served));
+    expect(served.reduce((sum, { txBytes }) => sum + txBytes, 0)).toBeGreaterThanOrEqual(4 * COUNT);
+    // Now all of them reduce, and the tensors are free.
+    const counts = newcomer.call("reduce", { count: COUNT });
+    const both = peers.map((peer, i) =>
+      peer.allReduce((states[i] as SharedState).tensors.get("weights") as Float32Array),
+    );
+    await Promise.all([counts, ...both]);
+  });
+});
