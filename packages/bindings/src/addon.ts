@@ -189,6 +189,8 @@ export interface RingView {
 export interface InstalledView {
   /** RingView.viewEpoch. */
   readonly epoch: number;
+  /** RingView.epoch. */
+  readonly ringEpoch: number;
   readonly peerId: number;
   readonly rank: number;
   readonly groupSize: number;
@@ -337,9 +339,10 @@ export interface Engine {
    * Starts a collective op; the result arrives as an op event with the returned id. A short one that is alone in flight
    * is carried out in this call, if it takes no more than some 50 µs, and its event comes in the next turn. It starts in the installed epoch.
    * Between prepare and install all-reduce, broadcast, barrier, send and recv wait for the next one; the others, whose
-   * buffers have the shape that the installed view asks for, fail with ERR_PCCL_PEER_LOST when it is replaced.
+   * buffers have the shape that a ring asks for, fail with ERR_PCCL_PEER_LOST when it is replaced. They were shaped for
+   * `ringEpoch`, or for the installed one, and are refused with ERR_PCCL_PEER_LOST if that is over.
    */
-  start(call: CollectiveCall): number;
+  start(call: CollectiveCall, ringEpoch?: number): number;
 
   /**
    * Withdraws an op that this peer hasn't finished: every member of it gets ERR_PCCL_CANCELLED and the buffers
@@ -514,6 +517,68 @@ export interface RawExpertGradients extends RawExpertTokens {
   readonly gradients: readonly Float32Array[];
 }
 
+/** What a step of expert parallelism is made of. Blocks of its messages lie in memory in the order of `blocks`. */
+export interface RawStepRequest {
+  readonly ranks: number;
+  readonly experts: number;
+  readonly rank: number;
+  /** As PlanRequest's and RawPlan's. */
+  readonly counts: Float64Array;
+  readonly firstInterval: Float64Array;
+  readonly intervalRanks: Float64Array;
+  readonly intervalStarts: Float64Array;
+  readonly intervalEnds: Float64Array;
+  /** The ranks whose blocks come first, second, …. */
+  readonly blocks: Float64Array;
+  /** Whether there will be a backward pass: headers carry the gates then. */
+  readonly training: boolean;
+  /** This rank's routing: as RawRouting. */
+  readonly firstSlot: Int32Array;
+  readonly slotExperts: Int32Array;
+  readonly gates: Float32Array;
+}
+
+/** A step in native memory: which row is which. */
+export type RawStep = object & { readonly __brand: "step" };
+
+/** Counts are by block. */
+export interface RawOutgoing {
+  readonly step: RawStep;
+  readonly rowCounts: readonly number[];
+  readonly copyCounts: readonly number[];
+  readonly headers: Int32Array;
+  readonly headerCounts: readonly number[];
+}
+
+export interface RawIncoming {
+  readonly rowCounts: readonly number[];
+  readonly copyCounts: readonly number[];
+  /** What this rank computes: consecutive positions of an expert, by expert and position. */
+  readonly lists: readonly { readonly expert: number; readonly copies: number }[];
+}
+
+/** One of RawIncoming's lists, by index. */
+export interface RawList {
+  readonly list: number;
+  readonly weights: Uint8Array;
+}
+
+export interface RawListGradients extends RawList {
+  /** As RawExpertGradients'. */
+  readonly gradients: readonly Float32Array[];
+}
+
+export type ElementwiseKernel =
+  | "difference"
+  | "copy"
+  | "scale"
+  | "addScaled"
+  | "sgd"
+  | "nesterov"
+  | "adam"
+  | "mix"
+  | "carry";
+
 export interface Addon {
   /** Raised when this surface changes; the loader refuses another number. */
   readonly abiVersion: number;
@@ -526,6 +591,53 @@ export interface Addon {
   /** A zeroed buffer of whole pages, huge ones where the system has them. */
   allocate(bytes: number): ArrayBuffer;
 
+  /** The same in a file without a name, that processes of this host can map: the number of the file in this one. */
+  allocateShared(bytes: number): { readonly buffer: ArrayBuffer; readonly file: number };
+  /**
+   * Such memory of another process. It must not be written to: that would end the process. undefined if there is none
+   * of this size that this process may read.
+   */
+  mapShared(process: number, file: number, bytes: number): ArrayBuffer | undefined;
+
+  /**
+   * Runs one of the kernels of native/src/diloco/elementwise.h, which says what arrays and factors each has. Calls run
+   * one after the other, in order with those of experts, on a thread of their own; their arrays stay pinned until the
+   * promise is settled, and their buffers can't be transferred from then on. `sum` receives the kernel's sum.
+   */
+  elementwise(
+    kernel: ElementwiseKernel,
+    arrays: readonly Float32Array[],
+    factors: readonly number[],
+    sum?: Float64Array,
+  ): Promise<void>;
+  /** XXH3-128 of each array's bytes into 16 bytes each; runs as elementwise does. */
+  digest(arrays: readonly Tensor[], into: Uint8Array): Promise<void>;
+  /**
+   * With c = values + decay error: values becomes what is left of c after it was quantized and back, error the rest.
+   * This and the next two run as elementwise does; native/src/diloco/feedback.h says what sparse bytes are.
+   */
+  quantizeWithFeedback(
+    values: Float32Array,
+    error: Float32Array,
+    decay: number,
+    quantization: Quantization,
+  ): Promise<void>;
+  /** Likewise, with the `keep` greatest elements of each chunk of 4,096; their bytes go to `into`. */
+  sparsifyWithFeedback(
+    values: Float32Array,
+    error: Float32Array,
+    decay: number,
+    keep: number,
+    into: Uint8Array,
+  ): Promise<void>;
+  /** sum += factor times what the bytes stand for. valid[0] becomes 0 if they are none that sparsify writes. */
+  addSparse(
+    bytes: Uint8Array,
+    keep: number,
+    factor: number,
+    sum: Float32Array,
+    valid: Uint8Array,
+  ): Promise<void>;
   /** The bytes that a quantized op sends for these values, in blocks from the first one on. */
   quantize(values: Float32Array, quantization: Quantization): Uint8Array;
   /** The values of as many bytes as quantize gives for that many. */
@@ -533,10 +645,15 @@ export interface Addon {
 
   /** Pure and deterministic: equal requests give equal plans on every machine. */
   planExperts(request: PlanRequest): RawPlan;
-  /** x weightᵀ + bias; x is tokens × hidden, weight experts × hidden, bias experts long or empty. */
-  projectRouter(x: Float32Array, weight: Float32Array, bias: Float32Array, experts: number): Float32Array;
+  /** x weightᵀ + bias; x is tokens × hidden, f32 or bf16, weight experts × hidden, bias experts long or empty. */
+  projectRouter(
+    x: Float32Array | Uint16Array,
+    weight: Float32Array,
+    bias: Float32Array,
+    experts: number,
+  ): Float32Array;
   projectRouterGradient(
-    x: Float32Array,
+    x: Float32Array | Uint16Array,
     weight: Float32Array,
     logitGradients: Float32Array,
     experts: number,
@@ -582,4 +699,66 @@ export interface Addon {
     yGradient: Float32Array | Uint16Array,
     xGradient: Float32Array | Uint16Array,
   ): Promise<void>;
+
+  /**
+   * Where this rank's copies go: its messages' sizes, and their headers. Whose rows are whose only native code knows
+   * from then on; the calls below run as those with experts do.
+   */
+  addressCopies(request: RawStepRequest): RawOutgoing;
+  /** What comes to this rank, by the headers that it received, as blocks; once per step. */
+  receiveCopies(step: RawStep, headers: Int32Array): RawIncoming;
+  /** The rows that this rank sends, from its tokens' (tokens × width). */
+  gatherRows(
+    step: RawStep,
+    dtype: "f32" | "bf16",
+    width: number,
+    from: Float32Array | Uint16Array,
+    into: Float32Array | Uint16Array,
+  ): Promise<void>;
+  /**
+   * x holds the received rows; y receives the results in the order in which they are sent back, preactivations in that
+   * of the lists.
+   */
+  forwardLists(
+    step: RawStep,
+    shape: RawExpertShape,
+    lists: readonly RawList[],
+    x: Float32Array | Uint16Array,
+    y: Float32Array | Uint16Array,
+    preactivations?: Float32Array | Uint16Array,
+  ): Promise<void>;
+  /** outputGradient lies as x does; xGradient is sent back as y was. The gates are those of the headers. */
+  backwardLists(
+    step: RawStep,
+    shape: RawExpertShape,
+    lists: readonly RawListGradients[],
+    x: Float32Array | Uint16Array,
+    preactivations: Float32Array | Uint16Array,
+    outputGradient: Float32Array | Uint16Array,
+    xGradient: Float32Array | Uint16Array,
+  ): Promise<void>;
+  /**
+   * Sums of each token's results, times their gates if `gated`, in the order of its slots, then of the addends, which
+   * are tokens × width of f32 or bf16.
+   */
+  combineRows(
+    step: RawStep,
+    dtype: "f32" | "bf16",
+    width: number,
+    gated: boolean,
+    results: Float32Array | Uint16Array,
+    addends: readonly (Float32Array | Uint16Array)[],
+    into: Float32Array | Uint16Array,
+  ): Promise<void>;
+  /** One number per slot: the product of its result with its token's row of outputGradient. */
+  gateGradients(
+    step: RawStep,
+    dtype: "f32" | "bf16",
+    width: number,
+    results: Float32Array | Uint16Array,
+    outputGradient: Float32Array | Uint16Array,
+    into: Float32Array,
+  ): Promise<void>;
+  /** into += from. */
+  addFloats(from: Float32Array, into: Float32Array): Promise<void>;
 }

@@ -4,9 +4,11 @@ import { generateCounts } from "../routing/generate.js";
 import { SCENARIO_FORMS } from "../routing/scenario.js";
 import { readTrace } from "../routing/trace-reader.js";
 import { CLUSTER_FORMS, type Cluster, parseCluster } from "../simulator/clusters.js";
-import { MODEL_NAMES, type ModelLayer, modelLayer } from "../simulator/models.js";
-import { LEAN_RUNTIME, PAPER_RUNTIMES } from "../simulator/runtimes.js";
+import type { ModelLayer } from "../simulator/models.js";
+import { LEAN_RUNTIME, PAPER_RUNTIMES, type Runtime } from "../simulator/runtimes.js";
 import { type Forecast, type Simulation, simulate } from "../simulator/simulate.js";
+import { calibratedCluster, readCalibration } from "../tuner/calibration.js";
+import { LAYER_OPTIONS, LAYER_USAGE, layerOf } from "./layer.js";
 import { integerOption, numberOption, oneOfOption } from "./options.js";
 import { formatGigabytes, formatSeconds, formatTable } from "./table.js";
 import { UsageError } from "./usage.js";
@@ -18,11 +20,7 @@ experts need, under plain expert parallelism (ep), the LLEP paper's planner as p
 its defects mended (lla), and auto; beside a lower bound for any plan.
 
 What runs:
-  --model NAME           ${MODEL_NAMES.slice(0, 4).join(", ")},
-                         ${MODEL_NAMES.slice(4).join(", ")}
-  --experts N --topk K --hidden D --ffn H
-                         instead of a model, or other than the model's
-  --tokens B             Tokens of each rank (default: the paper's for the model)
+${LAYER_USAGE}  --tokens B             Tokens of each rank (default: the paper's for the model)
   --scenario SCENARIO    ${SCENARIO_FORMS}
   --steps S              Steps of the scenario to average over (default 1)
   --seed S               Of random scenarios (default 0)
@@ -31,7 +29,8 @@ What runs:
 
 On what:
   --cluster CLUSTER      ${CLUSTER_FORMS.replace("; kinds: ", ";\n                         kinds: ")}
-  --dtype TYPE           f32 or bf16 (default: the cluster's)
+  --calibration FILE     What \`moe-ep tune\` measured: --cluster COUNTxthis is so many ranks of that
+                         machine
   --runtime NAME         paper: what the paper's own software adds to the hardware's times
                          (default on GPUs); lean: nothing (default on CPUs)
 
@@ -52,18 +51,14 @@ export function runSimulate(args: readonly string[]): number {
   const { values } = parseArgs({
     args: [...args],
     options: {
-      model: text,
-      experts: text,
-      topk: text,
-      hidden: text,
-      ffn: text,
+      ...LAYER_OPTIONS,
       tokens: text,
       scenario: text,
       steps: text,
       seed: text,
       trace: { type: "string", multiple: true },
       cluster: text,
-      dtype: text,
+      calibration: text,
       runtime: text,
       alpha: text,
       "min-chunk": text,
@@ -80,27 +75,23 @@ export function runSimulate(args: readonly string[]): number {
   if ((values.scenario === undefined) === (values.trace === undefined)) {
     throw new UsageError("give either --scenario SCENARIO or --trace FILE");
   }
-  const cluster = parseCluster(values.cluster);
   const layer = layerOf(values);
-  const dtype = oneOfOption("dtype", values.dtype ?? cluster.dtype, ["f32", "bf16"]);
-  const runtime = oneOfOption("runtime", values.runtime ?? (cluster.isGpu ? "paper" : "lean"), [
-    "paper",
-    "lean",
-  ]);
+  const { cluster, runtime, runtimeName } = placeOf(values, layer);
   const tokens = integerOption("tokens", values.tokens, 0) ?? layer.tokensPerRank;
   const steps = integerOption("steps", values.steps, 1, 1_000_000) ?? 1;
   const seed = integerOption("seed", values.seed, 0) ?? 0;
   const { scenario } = values;
+  const { experts, topK, hiddenSize, ffnSize } = layer;
   const batches =
     scenario === undefined
       ? readTrace(...(values.trace ?? [])).batches.map(({ counts }) => counts)
       : Array.from({ length: steps }, (_, step) =>
-          generateCounts({ ...shapeOf(layer), scenario, tokens, ranks: cluster.ranks, seed, step }),
+          generateCounts({ experts, topK, scenario, tokens, ranks: cluster.ranks, seed, step }),
         );
   const simulation = simulate({
-    shape: { hiddenSize: layer.hiddenSize, ffnSize: layer.ffnSize, elementBytes: dtype === "f32" ? 4 : 2 },
+    shape: { hiddenSize, ffnSize, elementBytes: cluster.dtype === "f32" ? 4 : 2 },
     cluster,
-    runtime: runtime === "lean" ? LEAN_RUNTIME : PAPER_RUNTIMES[layer.family],
+    runtime,
     batches,
     capacityFactor: numberOption("alpha", values.alpha, 1e-6, 1e6),
     minChunkCopies: integerOption("min-chunk", values["min-chunk"], 1),
@@ -110,7 +101,7 @@ export function runSimulate(args: readonly string[]): number {
     const what = { model: values.model ?? null, cluster: values.cluster, scenario: scenario ?? null };
     const { lowerBoundSeconds, forecasts } = simulation;
     process.stdout.write(
-      `${JSON.stringify({ ...what, tokensPerRank: tokens, dtype, runtime, lowerBoundSeconds, results: forecasts })}\n`,
+      `${JSON.stringify({ ...what, tokensPerRank: tokens, dtype: cluster.dtype, runtime: runtimeName, lowerBoundSeconds, results: forecasts })}\n`,
     );
   } else {
     const what =
@@ -118,37 +109,37 @@ export function runSimulate(args: readonly string[]): number {
         ? `${batches.length} batches of a trace`
         : `${scenario}, ${tokens} tokens per rank`;
     process.stdout.write(
-      `${values.model ?? "a layer"} on ${values.cluster}: ${what}, ${dtype}, ${runtime} runtime\n\n`,
+      `${values.model ?? "a layer"} on ${values.cluster}: ${what}, ${cluster.dtype}, ${runtimeName} runtime\n\n`,
     );
     process.stdout.write(tableOf(simulation, cluster));
   }
   return 0;
 }
 
-const shapeOf = ({ experts, topK }: ModelLayer): { readonly experts: number; readonly topK: number } => ({
-  experts,
-  topK,
-});
+interface Place {
+  readonly cluster: Cluster;
+  readonly runtime: Runtime;
+  readonly runtimeName: string;
+}
 
-function layerOf(
-  values: Partial<Readonly<Record<"model" | "experts" | "topk" | "hidden" | "ffn", string>>>,
-): ModelLayer {
-  const own = {
-    experts: integerOption("experts", values.experts, 1, 65_536),
-    topK: integerOption("topk", values.topk, 1, 65_536),
-    hiddenSize: integerOption("hidden", values.hidden, 1, 2 ** 24),
-    ffnSize: integerOption("ffn", values.ffn, 1, 2 ** 24),
-  };
-  const given = Object.fromEntries(Object.entries(own).filter(([, value]) => value !== undefined));
-  if (values.model !== undefined) return { ...modelLayer(values.model), ...given };
-  if (Object.keys(given).length < Object.keys(own).length) {
-    throw new UsageError("give --model NAME, or all of --experts, --topk, --hidden and --ffn");
+function placeOf(
+  values: { readonly cluster?: string; readonly calibration?: string; readonly runtime?: string },
+  layer: ModelLayer,
+): Place {
+  const ranks = /^(\d{1,4})xthis$/i.exec(values.cluster ?? "")?.[1];
+  if (ranks === undefined) {
+    if (values.calibration !== undefined)
+      throw new UsageError("--calibration FILE needs --cluster COUNTxthis");
+    const cluster = parseCluster(values.cluster ?? "");
+    const runtimeName = values.runtime ?? (cluster.isGpu ? "paper" : "lean");
+    const isLean = oneOfOption("runtime", runtimeName, ["paper", "lean"]) === "lean";
+    return { cluster, runtime: isLean ? LEAN_RUNTIME : PAPER_RUNTIMES[layer.family], runtimeName };
   }
-  return {
-    ...(given as Required<typeof given> as unknown as ModelLayer),
-    tokensPerRank: 16_384,
-    family: "gpt-oss",
-  };
+  if (values.calibration === undefined) throw new UsageError("--cluster COUNTxthis needs --calibration FILE");
+  if (values.runtime !== undefined) throw new UsageError("--runtime is what --calibration FILE says");
+  if (Number(ranks) === 0) throw new UsageError("--cluster COUNTxthis needs at least one rank");
+  const { cluster, runtime } = calibratedCluster(readCalibration(values.calibration), Number(ranks), layer);
+  return { cluster, runtime, runtimeName: "measured" };
 }
 
 function tableOf({ lowerBoundSeconds, forecasts }: Simulation, cluster: Cluster): string {

@@ -12,7 +12,7 @@ import {
 import { type CostModel, DEFAULT_COST_MODEL } from "./cost-model.js";
 import { callNative } from "../base/native.js";
 
-const PLANNERS = ["ep", "lla", "auto", "eplb"] as const;
+export const PLANNERS = ["ep", "lla", "auto", "eplb"] as const;
 
 /**
  * ep: every expert on its native rank. lla: the greedy of the LLEP paper. auto: the plan with the lowest predicted

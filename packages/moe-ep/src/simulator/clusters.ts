@@ -14,6 +14,9 @@ export interface Cluster {
   readonly isGpu: boolean;
 }
 
+/** m on a CPU: products of fewer rows are slower by the row. */
+export const MIN_CHUNK_COPIES = 64;
+
 interface Kind extends Omit<Cluster, "ranks" | "nodes"> {
   readonly ranksPerNode: number;
 }
@@ -26,7 +29,7 @@ function gpu(flopsPerSecond: number, bytesPerSecond: number, farBytesPerSecond: 
 /** One rank per host; its cores together make 1 Tflop/s in f32: about eight with AVX-512. */
 function host(bytesPerSecond: number): Kind {
   const hardware = { flopsPerSecond: 1e12, bytesPerSecond, latencySeconds: 1e-4 };
-  return { hardware, ranksPerNode: 1, dtype: "f32", minChunkCopies: 64, isGpu: false };
+  return { hardware, ranksPerNode: 1, dtype: "f32", minChunkCopies: MIN_CHUNK_COPIES, isGpu: false };
 }
 
 const KINDS: Readonly<Record<string, Kind>> = {

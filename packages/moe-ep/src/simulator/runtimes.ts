@@ -1,4 +1,6 @@
 /** What the software of a run adds to the hardware's times. */
+import { type CostModel, type ExpertShape, estimateCostModel } from "../planner/cost-model.js";
+import type { Cluster } from "./clusters.js";
 
 export interface Runtime {
   /** For each expert that a rank computes: launches, loops, and what short products lose. */
@@ -21,3 +23,12 @@ export const PAPER_RUNTIMES: Readonly<Record<"gpt-oss" | "deepseek", Runtime>> =
 
 /** No overhead at all, and of each copy only the token and its result: as near as this library comes on CPUs. */
 export const LEAN_RUNTIME: Runtime = { expertSeconds: 0, lendSeconds: 0, hiddenPerCopy: 2, ffnPerCopy: 0 };
+
+/** Of a layer on a cluster, under a runtime. */
+export function costModelOf(
+  shape: ExpertShape,
+  { hardware }: Pick<Cluster, "hardware">,
+  { expertSeconds, lendSeconds }: Pick<Runtime, "expertSeconds" | "lendSeconds">,
+): CostModel & { readonly lendSeconds: number } {
+  return { ...estimateCostModel(shape, hardware), expertSeconds, lendSeconds };
+}

@@ -1,9 +1,9 @@
 /** How long steps of expert parallelism would take on a cluster, and how much memory, by planner. */
 import { checkInteger, checkNumber, checkOptions, pcclError } from "@pccl/core/base";
-import { type ExpertShape, estimateCostModel, expertBytes } from "../planner/cost-model.js";
+import { type ExpertShape, expertBytes } from "../planner/cost-model.js";
 import { type PlanOptions, type Planner, planExperts } from "../planner/plan.js";
 import type { Cluster } from "./clusters.js";
-import type { Runtime } from "./runtimes.js";
+import { costModelOf, type Runtime } from "./runtimes.js";
 import { forecastStep } from "./step-forecast.js";
 
 export interface SimulateOptions {
@@ -76,11 +76,7 @@ export function simulate(options: SimulateOptions): Simulation {
     checkNumber(CALL, `runtime.${key}`, runtime[key], 0, 1e6);
   }
   checkInteger(CALL, "the number of batches", batches.length, 1, 1e9);
-  const costModel = {
-    ...estimateCostModel(shape, cluster.hardware),
-    expertSeconds: runtime.expertSeconds,
-    lendSeconds: runtime.lendSeconds,
-  };
+  const costModel = costModelOf(shape, cluster, runtime);
   for (const [index, { length }] of batches.entries()) {
     if (length !== cluster.ranks) {
       throw pcclError(

@@ -27,9 +27,14 @@ export async function join(comm: Communicator, job: { world: number }, timeoutMs
     throw different(`this one with --world ${job.world}, but there are ${comm.groupWorldSize} peers`);
   }
   const digest = createHash("sha256").update(JSON.stringify(job)).digest().readBigUInt64LE();
-  const extremes = BigUint64Array.of(digest, BigInt.asUintN(64, ~digest));
-  await comm.allReduce(extremes, undefined, { op: "max" });
-  if (extremes[0] !== BigInt.asUintN(64, ~(extremes[1] as bigint))) throw different("they differ");
+  if (!(await isSame(comm, job, digest))) throw different("they differ");
+}
+
+/** Whether all peers have the same number. */
+export async function isSame(comm: Communicator, job: { world: number }, value: bigint): Promise<boolean> {
+  const extremes = BigUint64Array.of(value, BigInt.asUintN(64, ~value));
+  await maxOverAll(comm, job, extremes);
+  return extremes[0] === BigInt.asUintN(64, ~(extremes[1] as bigint));
 }
 
 /** Ops go on without a peer that is gone, so what was done before is that of all only if this is. */

@@ -8,7 +8,7 @@ import { OPS_IN_FLIGHT_DEFAULT } from "../base/limits.js";
 import type { Communicator } from "../peer/communicator.js";
 import { connect } from "../peer/connect.js";
 import { COLLECTIVES } from "./collectives.js";
-import { join, maxOverAll, median } from "./group.js";
+import { isSame, join, maxOverAll, median } from "./group.js";
 import type { BenchJob, Measurement, Progress } from "./job.js";
 import { formatSize } from "./size.js";
 import { makeWork, usableBytes, type Work } from "./work.js";
@@ -88,7 +88,11 @@ async function verify(
 ): Promise<Measurement["transport"]> {
   for (const work of works) work.fill();
   const results = await Promise.all(works.map((work) => work.run()));
-  const wrong = works.map((work) => work.check()).find((found) => found !== undefined);
+  let wrong = works.map((work) => work.check()).find((found) => found !== undefined);
+  for (const { digest } of works) {
+    if (digest !== undefined && !(await isSame(comm, job, digest())))
+      wrong ??= "peers have different results";
+  }
   const uses = (kind: "tcp" | "shm"): boolean =>
     results.some(({ transport }) => transport === kind || transport === "mixed");
   const flags = Uint8Array.of(wrong === undefined ? 0 : 1, uses("tcp") ? 1 : 0, uses("shm") ? 1 : 0);
@@ -124,7 +128,7 @@ async function slowest(comm: Communicator, job: BenchJob, seconds: Float64Array)
 }
 
 function describeTimes(
-  { collective, world, dtype, op, skew }: BenchJob,
+  { collective, world, dtype, op, quantize, skew }: BenchJob,
   bytes: number,
   transport: Measurement["transport"],
   sorted: Float64Array,
@@ -139,6 +143,7 @@ function describeTimes(
     bytes,
     dtype: collective === "barrier" ? "none" : dtype,
     op: reduces ? op : "none",
+    quantize: quantize ?? "none",
     transport,
     medianSeconds,
     minSeconds: at(0),
