@@ -79,6 +79,16 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
     mayUse: [`${MOE}/planner`, `${MOE}/routing`, `${MOE}/experts`, `${MOE}/base`],
   },
   { folder: "examples/diloco-language-model/src", mayUse: [...PUBLIC_CORE, "@jax-js/jax", NODE] },
+  {
+    folder: "examples/diloco-mnist/src",
+    mayUse: [
+      ...PUBLIC_CORE,
+      ...["chart", "child", "progress", "random", "worker-process"].map(
+        (part) => `@pccl/example-diloco-language-model/${part}`,
+      ),
+      NODE,
+    ],
+  },
   { folder: "bench/src", mayUse: [...PUBLIC_CORE, "@pccl/moe-ep", CORE_TESTING, "tinybench", NODE] },
 ];
 
