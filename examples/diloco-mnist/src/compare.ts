@@ -42,7 +42,9 @@ interface Result {
 
 async function world(size: number): Promise<{ peers: Communicator[]; close: () => Promise<void> }> {
   const coordinator = await Coordinator.start({ listen: "127.0.0.1:0", minPeers: size });
-  const peers = await Promise.all(Array.from({ length: size }, async () => await connect(coordinator.address)));
+  const peers = await Promise.all(
+    Array.from({ length: size }, async () => await connect(coordinator.address)),
+  );
   const close = async (): Promise<void> => {
     await Promise.all(peers.map(async (peer) => await peer.close()));
     await coordinator.close();
@@ -91,7 +93,9 @@ async function diloco(
     });
   }
   await Promise.all(
-    all.map(async (one, i) => await one.run({ outerSteps, innerStep: () => (trainers[i] as Trainer).innerStep() })),
+    all.map(
+      async (one, i) => await one.run({ outerSteps, innerStep: () => (trainers[i] as Trainer).innerStep() }),
+    ),
   );
   if (new Set(all.map(({ digest }) => digest)).size !== 1) throw new Error("The peers' outer states differ.");
   return { parameters: first.parameters, txBytes, peakBytes, curve };
@@ -129,7 +133,17 @@ function mean(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
-const COLORS = ["#1f6feb", "#d9730d", "#2da44e", "#8250df", "#cf222e", "#7b8794", "#bf8700", "#0a7ea4", "#e85aad"];
+const COLORS = [
+  "#1f6feb",
+  "#d9730d",
+  "#2da44e",
+  "#8250df",
+  "#cf222e",
+  "#7b8794",
+  "#bf8700",
+  "#0a7ea4",
+  "#e85aad",
+];
 
 function report(results: readonly Result[], options: CompareOptions): string {
   const names = [...new Set(results.map(({ name }) => name))];
@@ -153,9 +167,10 @@ function report(results: readonly Result[], options: CompareOptions): string {
     yLabel: "loss on held-out data, nats",
     series: names.map((name, index) => {
       const curves = results.filter((result) => result.name === name).map(({ curve }) => curve);
-      const points = (curves[0] ?? []).map(
-        ([x], i): [number, number] => [x, mean(curves.map((curve) => curve[i]?.[1] ?? Number.NaN))],
-      );
+      const points = (curves[0] ?? []).map(([x], i): [number, number] => [
+        x,
+        mean(curves.map((curve) => curve[i]?.[1] ?? Number.NaN)),
+      ]);
       return { label: name, color: COLORS[index % COLORS.length] as string, points };
     }),
     marks: [],

@@ -72,7 +72,9 @@ function readIdx(path: string, dimensions: number): { count: number; bytes: Uint
   const sizes = Array.from({ length: dimensions }, (_, i) => data.readUInt32BE(4 + 4 * i));
   const bytes = data.subarray(4 + 4 * dimensions);
   if (bytes.length !== sizes.reduce((product, size) => product * size, 1)) {
-    throw new DataError(`${file} has ${bytes.length} bytes of data, and its header says ${sizes.join(" × ")}.`);
+    throw new DataError(
+      `${file} has ${bytes.length} bytes of data, and its header says ${sizes.join(" × ")}.`,
+    );
   }
   return { count: sizes[0] as number, bytes };
 }

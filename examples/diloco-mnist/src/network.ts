@@ -32,13 +32,21 @@ export class Network {
   constructor(inputs: number, hidden: number, classes: number, seed: number) {
     this.#hidden = hidden;
     this.#classes = classes;
-    this.arena = new ParameterArena({ w1: [inputs, hidden], b1: [hidden], w2: [hidden, classes], b2: [classes] });
+    this.arena = new ParameterArena({
+      w1: [inputs, hidden],
+      b1: [hidden],
+      w2: [hidden, classes],
+      b2: [classes],
+    });
     const { length } = this.arena.data;
     this.gradient = new Float32Array(length);
     this.#mean = new Float32Array(length);
     this.#variance = new Float32Array(length);
     const random = new Random(seed);
-    for (const [name, fan] of [["w1", Math.min(inputs, 128)], ["w2", hidden]] as const) {
+    for (const [name, fan] of [
+      ["w1", Math.min(inputs, 128)],
+      ["w2", hidden],
+    ] as const) {
       const view = this.arena.view(name);
       for (let i = 0; i < view.length; i++) view[i] = random.normal() * Math.sqrt(1 / fan);
     }
@@ -68,7 +76,11 @@ export class Network {
   }
 
   /** Mean loss in nats and part of the examples that are classified rightly, of the given parameters. */
-  evaluate(examples: Examples, which: readonly number[], parameters: Float32Array): { loss: number; accuracy: number } {
+  evaluate(
+    examples: Examples,
+    which: readonly number[],
+    parameters: Float32Array,
+  ): { loss: number; accuracy: number } {
     const own = this.arena.data.slice();
     this.arena.data.set(parameters);
     let [loss, right] = [0, 0];
@@ -96,7 +108,8 @@ export class Network {
       hidden[j] = unit;
       if (unit === 0) continue;
       const row = j * this.#classes;
-      for (let k = 0; k < logits.length; k++) logits[k] = (logits[k] as number) + unit * (w2[row + k] as number);
+      for (let k = 0; k < logits.length; k++)
+        logits[k] = (logits[k] as number) + unit * (w2[row + k] as number);
     }
     const highest = logits.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
     let sum = 0;

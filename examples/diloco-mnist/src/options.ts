@@ -45,10 +45,12 @@ export function parseCompare(args: readonly string[], known: readonly string[]):
   const text = given("text");
   const variants = given("variants")?.split(",") ?? [...known];
   for (const name of variants) {
-    if (!known.includes(name)) throw new UsageError(`--variants: there is no "${name}"; known: ${known.join(", ")}.`);
+    if (!known.includes(name))
+      throw new UsageError(`--variants: there is no "${name}"; known: ${known.join(", ")}.`);
   }
   const [eta, mu] = (given("outer") ?? "0.7,0.9").split(",").map(Number);
-  if (!Number.isFinite(eta) || !Number.isFinite(mu)) throw new UsageError("--outer must be two numbers, as 0.7,0.9.");
+  if (!Number.isFinite(eta) || !Number.isFinite(mu))
+    throw new UsageError("--outer must be two numbers, as 0.7,0.9.");
   return {
     task: text === undefined ? "digits" : "text",
     read: reader(text, given("mnist") ?? MNIST_DEFAULT),
@@ -70,7 +72,8 @@ export function parseCompare(args: readonly string[], known: readonly string[]):
 export function reader(text: string | undefined, mnist: string): () => Split {
   const path = text ?? mnist;
   if (!existsSync(path)) {
-    const hint = text === undefined ? " Give a folder with MNIST's IDX files by --mnist, or a text by --text." : "";
+    const hint =
+      text === undefined ? " Give a folder with MNIST's IDX files by --mnist, or a text by --text." : "";
     throw new UsageError(`there is no ${path}.${hint}`);
   }
   return () => {
@@ -102,13 +105,20 @@ const STRINGS = [
 export function parse(args: readonly string[]): Readonly<Record<string, unknown>> {
   const strings = Object.fromEntries(STRINGS.map((name) => [name, { type: "string" as const }]));
   try {
-    return parseArgs({ args: [...args], options: { ...strings, help: { type: "boolean", short: "h" } } }).values;
+    return parseArgs({ args: [...args], options: { ...strings, help: { type: "boolean", short: "h" } } })
+      .values;
   } catch (error) {
     throw new UsageError((error as Error).message);
   }
 }
 
-export function integer(name: string, text: string | undefined, fallback: number, min: number, max: number): number {
+export function integer(
+  name: string,
+  text: string | undefined,
+  fallback: number,
+  min: number,
+  max: number,
+): number {
   if (text === undefined) return fallback;
   const value = /^\d{1,10}$/.test(text) ? Number(text) : Number.NaN;
   if (!(value >= min && value <= max)) {

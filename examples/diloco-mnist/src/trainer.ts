@@ -29,7 +29,10 @@ export class Trainer {
   /** The gradient of the next batch, and its loss. */
   gradient(): number {
     const { examples, train } = this.#split;
-    const batch = Array.from({ length: this.#batch }, () => train[this.#random.below(train.length)] as number);
+    const batch = Array.from(
+      { length: this.#batch },
+      () => train[this.#random.below(train.length)] as number,
+    );
     return this.network.lossAndGradient(examples, batch);
   }
 
