@@ -43,6 +43,7 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
     mayUse: [`${CORE}/control`, `${CORE}/membership`, `${CORE}/base`, "@pccl/bindings", NODE],
   },
   { folder: `${CORE}/diloco`, mayUse: [`${CORE}/peer`, `${CORE}/base`, "@pccl/bindings", NODE] },
+  { folder: `${CORE}/adapters`, mayUse: [`${CORE}/diloco`, `${CORE}/base`] },
   { folder: `${CORE}/testing`, mayUse: [`${CORE}/control`, `${CORE}/membership`, `${CORE}/base`, NODE] },
   { folder: `${CORE}/process`, mayUse: [NODE] },
   {
