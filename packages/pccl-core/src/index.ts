@@ -3,6 +3,7 @@ export {
   CallInProgressError,
   CallMismatchError,
   CancelledError,
+  CheckpointUnreadableError,
   ClosedError,
   CoordinatorLostError,
   CoordinatorUnreachableError,

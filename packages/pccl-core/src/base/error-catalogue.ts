@@ -179,6 +179,11 @@ export const ERROR_CATALOGUE = {
     meaning: "A model's parameters hold NaN or infinity. Nothing was sent, so no other peer was harmed.",
     remedy: "Lower the learning rate or skip such batches; restart this peer to take the group's parameters.",
   },
+  ERR_PCCL_CHECKPOINT_UNREADABLE: {
+    retryable: false,
+    meaning: "A checkpoint's files are damaged, or of another format.",
+    remedy: "Restore them, or delete that checkpoint: the one before is then used.",
+  },
   ERR_PCCL_NATIVE_LOAD: {
     retryable: false,
     meaning: "The native addon is missing or can't be loaded.",

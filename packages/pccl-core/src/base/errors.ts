@@ -161,6 +161,10 @@ export class NotFiniteError extends PcclError {
   declare readonly code: "ERR_PCCL_NOT_FINITE";
 }
 
+export class CheckpointUnreadableError extends PcclError {
+  declare readonly code: "ERR_PCCL_CHECKPOINT_UNREADABLE";
+}
+
 export class NativeLoadError extends PcclError {
   declare readonly code: "ERR_PCCL_NATIVE_LOAD";
 }
@@ -207,6 +211,7 @@ export const ERROR_CLASSES: { readonly [Code in PcclErrorCode]: ErrorClass<Code>
   ERR_PCCL_STATE_FETCH_FAILED: StateFetchFailedError,
   ERR_PCCL_LAYOUT_MISMATCH: LayoutMismatchError,
   ERR_PCCL_NOT_FINITE: NotFiniteError,
+  ERR_PCCL_CHECKPOINT_UNREADABLE: CheckpointUnreadableError,
   ERR_PCCL_NATIVE_LOAD: NativeLoadError,
   ERR_PCCL_INTERNAL: InternalError,
 };
