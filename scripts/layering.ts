@@ -50,7 +50,7 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
       NODE,
     ],
   },
-  { folder: `${CORE}/diloco`, mayUse: [`${CORE}/peer`, `${CORE}/base`] },
+  { folder: `${CORE}/diloco`, mayUse: [`${CORE}/peer`, `${CORE}/base`, "@pccl/bindings", NODE] },
   { folder: `${CORE}/testing`, mayUse: [`${CORE}/control`, `${CORE}/membership`, `${CORE}/base`, NODE] },
   { folder: `${CORE}/process`, mayUse: [NODE] },
   {
@@ -78,19 +78,6 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
   { folder: `${MOE}/planner`, mayUse: [`${MOE}/base`, "@pccl/core/base", "@pccl/bindings"] },
   { folder: `${MOE}/routing`, mayUse: [`${MOE}/base`, "@pccl/core/base", "@pccl/bindings", NODE] },
   { folder: `${MOE}/experts`, mayUse: [`${MOE}/base`, "@pccl/core/base", "@pccl/bindings"] },
-  {
-    folder: `${MOE}/tuner`,
-    mayUse: [
-      `${MOE}/simulator`,
-      `${MOE}/planner`,
-      `${MOE}/routing`,
-      `${MOE}/experts`,
-      "@pccl/core",
-      "@pccl/core/coordinator",
-      "@pccl/core/base",
-      NODE,
-    ],
-  },
   { folder: `${MOE}/group`, mayUse: [`${MOE}/base`, "@pccl/core", "@pccl/core/base", NODE] },
   {
     folder: `${MOE}/layer`,
@@ -129,6 +116,19 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
       `${MOE}/planner`,
       `${MOE}/routing`,
       `${MOE}/experts`,
+      NODE,
+    ],
+  },
+  {
+    folder: `${MOE}/tuner`,
+    mayUse: [
+      `${MOE}/simulator`,
+      `${MOE}/planner`,
+      `${MOE}/routing`,
+      `${MOE}/experts`,
+      "@pccl/core",
+      "@pccl/core/coordinator",
+      "@pccl/core/base",
       NODE,
     ],
   },
@@ -188,10 +188,11 @@ export const NATIVE_LAYERS: readonly Layer[] = [
   nativeLayer("collective", ["reduce", "quantize", "hash", "transport", "base"]),
   nativeLayer("state", ["hash", "transport", "base"]),
   nativeLayer("probe", ["transport", "base"]),
+  nativeLayer("diloco", ["quantize", "base"]),
   nativeLayer("gemm", ["base"]),
   nativeLayer("moe", ["gemm", "base"]),
   nativeLayer("engine", ["collective", "state", "probe", "reduce", "hash", "transport", "base"]),
-  nativeLayer("node", ["engine", "quantize", "moe", "base"], JAVASCRIPT_HEADERS),
+  nativeLayer("node", ["engine", "quantize", "moe", "diloco", "hash", "base"], JAVASCRIPT_HEADERS),
 ];
 
 /** Blanks comments and leaves strings alone, which may hold what looks like one. */

@@ -204,6 +204,29 @@ TEST_P(EveryKind, LossOfAMemberEndsTheOp) {
   }
 }
 
+// The view has changed since the caller looked at it, and the group is as large as before.
+TEST_P(EveryKind, ShapedForAnOlderRing) {
+  Cluster cluster(3);
+  cluster.next_view();
+  const bool bound = traits(GetParam().kind).bound_to_view;
+  for (const Epoch ring_epoch : {Epoch{1}, Epoch{2}}) {
+    Parts mine = parts(cluster, 4);
+    std::vector<PendingOp> ops;
+    for (const std::size_t rank : mine.callers()) {
+      CollectiveCall call = mine[rank].call;
+      call.ring_epoch = ring_epoch;
+      try {
+        ops.push_back(cluster[rank].start(call));
+      } catch (const EngineError& error) {
+        EXPECT_TRUE(bound && ring_epoch == 1);
+        EXPECT_EQ(error.error().code, ErrorCode::peer_lost);
+      }
+    }
+    EXPECT_EQ(ops.empty(), bound && ring_epoch == 1);
+    for (const auto& [id, result] : ops) EXPECT_FALSE(result.get().error);
+  }
+}
+
 // A call made while the view changes begins in the next one, unless the ranks say what its buffers are.
 TEST_P(EveryKind, CallsBetweenTheViews) {
   Cluster cluster(3);

@@ -72,25 +72,43 @@ TEST(Probe, EndsWithEitherEngine) {
 
 TEST(RateMeter, WaitsUntilTheRateHasSettled) {
   RateMeter meter;
-  const RateMeter::Time start;
+  RateMeter::Time time{};
   std::uint64_t bytes = 0;
-  auto time = start;
   const auto go = [&](int samples, std::uint64_t per_sample) {
-    for (int i = 0; i < samples; ++i) meter.note(time += 20ms, bytes += per_sample);
+    for (int i = 0; i < samples; ++i) meter.note(time += 20ms, bytes += per_sample, 100ms);
   };
-  EXPECT_FALSE(meter.steady(100ms));
-  EXPECT_EQ(meter.bytes_per_second(100ms), 0);
+  EXPECT_EQ(meter.bytes_per_second(), 0);
   go(20, 0);
-  EXPECT_FALSE(meter.steady(100ms));
+  EXPECT_FALSE(meter.settled());
+  EXPECT_EQ(meter.bytes_per_second(), 0);
   for (std::uint64_t rate = 1000; rate < 1'000'000; rate *= 2) {
     go(5, rate);
-    EXPECT_FALSE(meter.steady(100ms)) << rate;
+    EXPECT_FALSE(meter.settled()) << rate;
   }
+  // Losses: it comes back.
+  go(3, 2'000'000);
+  go(10, 300'000);
+  EXPECT_FALSE(meter.settled());
   go(10, 2'000'000);
-  EXPECT_TRUE(meter.steady(100ms));
-  EXPECT_DOUBLE_EQ(meter.bytes_per_second(100ms), 100e6);
-  go(4, 1'000'000);
-  EXPECT_FALSE(meter.steady(100ms));
+  EXPECT_TRUE(meter.settled());
+  EXPECT_NEAR(meter.bytes_per_second(), 100e6, 5e6);
+  const double settled = meter.bytes_per_second();
+  go(10, 1000);
+  EXPECT_EQ(meter.bytes_per_second(), settled);
+}
+
+TEST(RateMeter, TakesTheLaterPartOfWhatNeverSettles) {
+  RateMeter meter;
+  RateMeter::Time time{};
+  std::uint64_t bytes = 0;
+  meter.note(time, bytes, 100ms);
+  // Slow for two fifths, then a burst in every twelfth sample, so that two windows of five never agree.
+  for (int i = 1; i <= 100; ++i) {
+    bytes += i <= 40 ? 10 : i % 12 == 0 ? 1'800'000 : 0;
+    meter.note(time += 20ms, bytes, 100ms);
+  }
+  EXPECT_FALSE(meter.settled());
+  EXPECT_NEAR(meter.bytes_per_second(), 1'800'000 / 0.24, 1e6);
 }
 
 }  // namespace

@@ -192,6 +192,8 @@ struct CollectiveCall {
   PeerId peer = 0;
   // Of all_reduce and reduce_scatter of f32, but for prod, in groups of up to 16.
   Quantization quantization = {};
+  // The ring that the call was shaped for; 0: the one that is installed when it is called.
+  Epoch ring_epoch = 0;
   // The buffers lie in huge pages, so that peers on this host read them cheaply.
   bool in_huge_pages = false;
   // Of all_to_all: elements per rank, both or none.
@@ -288,7 +290,8 @@ class Engine {
 
   // Starts in the installed epoch or, between prepare and install, in the next one. But where the ranks say how long
   // the buffers are, or what is whose (reduce_scatter, all_gather, all_to_all, gather, scatter), only in the ring that
-  // is installed at the time of the call: if that is over before the op begins, it fails with peer_lost.
+  // the call was shaped for: if that is over, it is refused with peer_lost, and if that ends before the op begins, it
+  // fails so.
   //
   // Members match their calls by tag and by order within the tag. Of collectives one per tag can be in flight; of send
   // and recv, which match by tag, sender and receiver, any number. In groups of more than 16, whose members aren't all

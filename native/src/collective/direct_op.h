@@ -84,6 +84,7 @@ class DirectOp : public Op {
  private:
   enum class Way : std::uint8_t { open, direct, links };
   void decide();
+  Error fail_for_good();
   void take_links();
 
   const std::unique_ptr<Op> links_;

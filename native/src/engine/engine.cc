@@ -296,6 +296,10 @@ OpId EngineImpl::start(const CollectiveCall& call, OpCallback callback) {
   std::unique_lock lock(mutex_);
   check_open(kind.name);
   if (!view_) refuse(ErrorCode::not_installed, name + "no view has been installed yet");
+  if (kind.bound_to_view && call.ring_epoch != 0 && call.ring_epoch != view_->ring_epoch) {
+    refuse(ErrorCode::peer_lost, name + "the view changed to epoch " + std::to_string(view_->epoch) +
+                                     " before it began, and with it the ranks; call it again");
+  }
   check_call_in(call, *view_);
   const auto tag = kind.of_two ? std::nullopt : std::optional(call.tag);
   if (tag && tags_.contains(*tag)) {

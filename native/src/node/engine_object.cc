@@ -103,6 +103,7 @@ Napi::Value EngineObject::view(const Napi::CallbackInfo& info) {
     if (!view) return env.Undefined();
     Napi::Object object = Napi::Object::New(env);
     object.Set("epoch", number(env, view->epoch));
+    object.Set("ringEpoch", number(env, view->ring_epoch));
     object.Set("peerId", number(env, view->self));
     object.Set("rank", number(env, view->rank));
     object.Set("groupSize", number(env, view->group_size));
@@ -119,6 +120,7 @@ Napi::Value EngineObject::start(const Napi::CallbackInfo& info) {
   open_engine(env, "start", Role::owner);
   return translate(env, [&]() -> Napi::Value {
     ReadCall read = read_collective_call(info[0]);
+    if (!info[1].IsUndefined()) read.call.ring_epoch = read_integer(info[1], "start: ringEpoch", 1, safe_integer_max);
     Engine& engine = open_engine(env, "start", Role::owner);
     const OpId id = engine.start(read.call, attachment_->op_callback());
     attachment_->op_started(env, id, std::move(read.lease));

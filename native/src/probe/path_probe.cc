@@ -132,9 +132,9 @@ void PathProbe::sample() {
     received += stream->received;
   }
   const auto now = EventLoop::Clock::now();
-  sent_.note(now, sent);
-  received_.note(now, received);
-  if (sent_.steady(window()) && received_.steady(window())) return end();
+  sent_.note(now, sent, window());
+  received_.note(now, received, window());
+  if (sent_.settled() && received_.settled()) return end();
   sampling_ = EventLoop::Timer(loop_, sample_interval, [this] { sample(); });
 }
 
@@ -146,8 +146,8 @@ void PathProbe::end(const std::string& reason) {
   ProbeResult result;
   const std::chrono::duration<double> time = EventLoop::Clock::now() - begun_;
   result.seconds = time.count();
-  result.tx_bytes_per_second = sent_.bytes_per_second(window());
-  result.rx_bytes_per_second = received_.bytes_per_second(window());
+  result.tx_bytes_per_second = sent_.bytes_per_second();
+  result.rx_bytes_per_second = received_.bytes_per_second();
   if (round_trip_) result.round_trip_seconds = std::chrono::duration<double>(*round_trip_).count();
   for (const auto& stream : streams_) {
     result.bytes += stream->acknowledged + stream->received;

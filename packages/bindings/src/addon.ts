@@ -189,6 +189,8 @@ export interface RingView {
 export interface InstalledView {
   /** RingView.viewEpoch. */
   readonly epoch: number;
+  /** RingView.epoch. */
+  readonly ringEpoch: number;
   readonly peerId: number;
   readonly rank: number;
   readonly groupSize: number;
@@ -331,9 +333,10 @@ export interface Engine {
    * Starts a collective op; the result arrives as an op event with the returned id. A short one that is alone in flight
    * is carried out in this call, if it takes no more than some 50 µs, and its event comes in the next turn. It starts in the installed epoch.
    * Between prepare and install all-reduce, broadcast, barrier, send and recv wait for the next one; the others, whose
-   * buffers have the shape that the installed view asks for, fail with ERR_PCCL_PEER_LOST when it is replaced.
+   * buffers have the shape that a ring asks for, fail with ERR_PCCL_PEER_LOST when it is replaced. They were shaped for
+   * `ringEpoch`, or for the installed one, and are refused with ERR_PCCL_PEER_LOST if that is over.
    */
-  start(call: CollectiveCall): number;
+  start(call: CollectiveCall, ringEpoch?: number): number;
 
   /**
    * Withdraws an op that this peer hasn't finished: every member of it gets ERR_PCCL_CANCELLED and the buffers
@@ -550,6 +553,17 @@ export interface RawListGradients extends RawList {
   readonly gradients: readonly Float32Array[];
 }
 
+export type ElementwiseKernel =
+  | "difference"
+  | "copy"
+  | "scale"
+  | "addScaled"
+  | "sgd"
+  | "nesterov"
+  | "adam"
+  | "mix"
+  | "carry";
+
 export interface Addon {
   /** Raised when this surface changes; the loader refuses another number. */
   readonly abiVersion: number;
@@ -570,6 +584,45 @@ export interface Addon {
    */
   mapShared(process: number, file: number, bytes: number): ArrayBuffer | undefined;
 
+  /**
+   * Runs one of the kernels of native/src/diloco/elementwise.h, which says what arrays and factors each has. Calls run
+   * one after the other, in order with those of experts, on a thread of their own; their arrays stay pinned until the
+   * promise is settled, and their buffers can't be transferred from then on. `sum` receives the kernel's sum.
+   */
+  elementwise(
+    kernel: ElementwiseKernel,
+    arrays: readonly Float32Array[],
+    factors: readonly number[],
+    sum?: Float64Array,
+  ): Promise<void>;
+  /** XXH3-128 of each array's bytes into 16 bytes each; runs as elementwise does. */
+  digest(arrays: readonly Tensor[], into: Uint8Array): Promise<void>;
+  /**
+   * With c = values + decay error: values becomes what is left of c after it was quantized and back, error the rest.
+   * This and the next two run as elementwise does; native/src/diloco/feedback.h says what sparse bytes are.
+   */
+  quantizeWithFeedback(
+    values: Float32Array,
+    error: Float32Array,
+    decay: number,
+    quantization: Quantization,
+  ): Promise<void>;
+  /** Likewise, with the `keep` greatest elements of each chunk of 4,096; their bytes go to `into`. */
+  sparsifyWithFeedback(
+    values: Float32Array,
+    error: Float32Array,
+    decay: number,
+    keep: number,
+    into: Uint8Array,
+  ): Promise<void>;
+  /** sum += factor times what the bytes stand for. valid[0] becomes 0 if they are none that sparsify writes. */
+  addSparse(
+    bytes: Uint8Array,
+    keep: number,
+    factor: number,
+    sum: Float32Array,
+    valid: Uint8Array,
+  ): Promise<void>;
   /** The bytes that a quantized op sends for these values, in blocks from the first one on. */
   quantize(values: Float32Array, quantization: Quantization): Uint8Array;
   /** The values of as many bytes as quantize gives for that many. */

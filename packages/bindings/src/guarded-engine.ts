@@ -55,10 +55,10 @@ export class GuardedEngine implements Engine {
     return this.#raw.view();
   }
 
-  start(call: CollectiveCall): number {
+  start(call: CollectiveCall, ringEpoch?: number): number {
     const buffers = buffersOf(call);
     for (const [name, tensor] of buffers) refuseWasmMemory(`${call.kind}: ${name}`, tensor);
-    const id = this.#raw.start(call);
+    const id = this.#raw.start(call, ringEpoch);
     for (const [, tensor] of buffers) markUntransferable(tensor);
     return id;
   }

@@ -66,7 +66,7 @@ describe("moe-ep launch", () => {
     [["launch", "-n", "2"], 2, "no script"],
     [["launch", "-n", "2", "nowhere.js"], 1, "nowhere.js doesn't exist"],
   ])("refuses %j with status %i", (args, code, words) => {
-    const { status, stderr } = moeEp(...(args as string[]));
+    const { status, stderr } = moeEp(...args);
     expect(status).toBe(code);
     expect(stderr).toContain(words);
   });
@@ -110,14 +110,14 @@ describe.skipIf(!hasGolden)(`moe-ep verify (${WHY_SKIPPED})`, () => {
     [["verify", "--golden", "nowhere"], 1, "nowhere"],
     [["verify", "--golden", goldenPath("moe"), "--world", "16"], 1, "can't be shared by 16 ranks"],
   ])("refuses %j with status %i", (args, code, words) => {
-    const { status, stdout, stderr } = moeEp(...(args as string[]));
+    const { status, stdout, stderr } = moeEp(...args);
     expect([status, stdout]).toEqual([code, ""]);
     expect(stderr).toContain(words);
   });
 });
 
 describe("moe-ep bench", () => {
-  const sizes = ["--experts", "8", "--topK", "2", "--hidden", "64", "--ffn", "32", "--tokens", "128"];
+  const sizes = ["--experts", "8", "--topk", "2", "--hidden", "64", "--ffn", "32", "--tokens", "128"];
 
   it("runs the planners in turn, and says how they did", () => {
     const scenario = ["--world", "2", "--scenario", "90%:1", "--repeats", "2", "--json"];
@@ -147,7 +147,7 @@ describe("moe-ep bench", () => {
     [["bench", ...sizes, "--world", "2", "--scenario", "balanced", "--dtype", "f16"], 2, "f16"],
     [["bench", ...sizes, "--world", "2", "--scenario", "upside"], 1, "upside"],
   ])("refuses %j with status %i", (args, code, words) => {
-    const { status, stdout, stderr } = moeEp(...(args as string[]));
+    const { status, stdout, stderr } = moeEp(...args);
     expect([status, stdout]).toEqual([code, ""]);
     expect(stderr).toContain(words);
   });

@@ -77,9 +77,14 @@ async function join(comm: Communicator, job: BenchJob, timeoutMs: number): Promi
     throw different(`this one with --world ${job.world}, but there are ${comm.groupWorldSize} peers`);
   }
   const digest = createHash("sha256").update(JSON.stringify(job)).digest().readBigUInt64LE();
-  const extremes = BigUint64Array.of(digest, BigInt.asUintN(64, ~digest));
-  await comm.allReduce(extremes, undefined, { op: "max" });
-  if (extremes[0] !== BigInt.asUintN(64, ~(extremes[1] as bigint))) throw different("they differ");
+  if (!(await isSame(comm, job, digest))) throw different("they differ");
+}
+
+/** Whether all peers have the same number. */
+async function isSame(comm: Communicator, job: BenchJob, value: bigint): Promise<boolean> {
+  const extremes = BigUint64Array.of(value, BigInt.asUintN(64, ~value));
+  await maxOverAll(comm, job, extremes);
+  return extremes[0] === BigInt.asUintN(64, ~(extremes[1] as bigint));
 }
 
 async function measureSize(
@@ -116,7 +121,11 @@ async function verify(
 ): Promise<Measurement["transport"]> {
   for (const work of works) work.fill();
   const results = await Promise.all(works.map((work) => work.run()));
-  const wrong = works.map((work) => work.check()).find((found) => found !== undefined);
+  let wrong = works.map((work) => work.check()).find((found) => found !== undefined);
+  for (const { digest } of works) {
+    if (digest !== undefined && !(await isSame(comm, job, digest())))
+      wrong ??= "peers have different results";
+  }
   const uses = (kind: "tcp" | "shm"): boolean =>
     results.some(({ transport }) => transport === kind || transport === "mixed");
   const flags = Uint8Array.of(wrong === undefined ? 0 : 1, uses("tcp") ? 1 : 0, uses("shm") ? 1 : 0);
@@ -159,7 +168,7 @@ async function maxOverAll(comm: Communicator, job: BenchJob, values: Tensor): Pr
 }
 
 function describeTimes(
-  { collective, world, dtype, op, skew }: BenchJob,
+  { collective, world, dtype, op, quantize, skew }: BenchJob,
   bytes: number,
   transport: Measurement["transport"],
   sorted: Float64Array,
@@ -175,6 +184,7 @@ function describeTimes(
     bytes,
     dtype: collective === "barrier" ? "none" : dtype,
     op: reduces ? op : "none",
+    quantize: quantize ?? "none",
     transport,
     medianSeconds,
     minSeconds: at(0),

@@ -390,7 +390,10 @@ export function forget(state: CoordinatorState, turn: Turn, peer: Peer, reason: 
     if (key.split(/[-@]/).includes(String(peer.id))) state.unlinkable.delete(key);
   }
   state.paths.delete(peer.id);
-  for (const records of state.paths.values()) records.delete(peer.id);
+  for (const [from, records] of state.paths) {
+    records.delete(peer.id);
+    if (records.size === 0) state.paths.delete(from);
+  }
   for (const [id, { a, b }] of state.measurements) {
     if (a === peer.id || b === peer.id) state.measurements.delete(id);
   }

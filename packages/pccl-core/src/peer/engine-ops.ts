@@ -8,7 +8,7 @@ import {
   type RingMember,
   type StateTensor,
 } from "@pccl/bindings";
-import { InvalidArgumentError, type PcclError, pcclError } from "../base/errors.js";
+import { InvalidArgumentError, PeerLostError, type PcclError, pcclError } from "../base/errors.js";
 import { TIMEOUT_MAX_MS } from "../base/limits.js";
 import { callName, type CollectiveCall } from "./collective-call.js";
 import { addon, guard, toPcclError } from "./native-calls.js";
@@ -94,19 +94,22 @@ export class EngineOps {
    */
   async collective(call: CollectiveCall, peers: readonly number[], signal?: AbortSignal): Promise<OpDone> {
     const name = `${callName(call.kind)}(tag ${call.tag})`;
+    // Before the check: a view that is installed after it has another epoch.
+    const ringEpoch = this.#closed ? undefined : this.view?.ringEpoch;
     if (VIEW_BOUND.has(call.kind) && !this.#hasGroup(peers)) throw await this.#viewChanged(name);
+    let begun = false;
+    const start = (engine: Engine): number => {
+      const id = engine.start(call, ringEpoch);
+      begun = true;
+      return id;
+    };
     try {
-      return await this.#run(
-        name,
-        (engine) => engine.start(call),
-        (id) => this.#engine.cancel(id),
-        signal,
-      );
+      return await this.#run(name, start, (id) => this.#engine.cancel(id), signal);
     } catch (error) {
       // The view may have been replaced after the caller has looked at it.
-      throw error instanceof InvalidArgumentError && !this.#hasGroup(peers)
-        ? await this.#viewChanged(name)
-        : error;
+      const outdated =
+        error instanceof PeerLostError || (error instanceof InvalidArgumentError && !this.#hasGroup(peers));
+      throw !begun && outdated ? await this.#viewChanged(name) : error;
     }
   }
 
@@ -127,12 +130,14 @@ export class EngineOps {
 
   /** Pins and hashes tensors, and lets other peers fetch them until `release`. An abort of `signal` releases them. */
   async exportState(call: string, tensors: readonly StateTensor[], signal?: AbortSignal): Promise<number> {
-    const done = await this.#run(
-      call,
-      (engine) => engine.exportState(tensors),
-      (id) => this.release(id),
-      signal,
-    );
+    let released = false;
+    const release = (id: number): void => {
+      released = true;
+      this.release(id);
+    };
+    const done = await this.#run(call, (engine) => engine.exportState(tensors), release, signal);
+    // The hashes were there already, and their event on its way.
+    if (released) throw pcclError("ERR_PCCL_CANCELLED", `${call}: withdrawn while it was hashed`);
     return done.id;
   }
 

@@ -48,6 +48,7 @@ const revision = uint(Number.MAX_SAFE_INTEGER);
 const state = fc.constantFrom("not-done", "done", "committed", "aborted");
 const strategy = fc.constantFrom("enforce-popular", "receive-only", "send-only");
 const name = fc.stringMatching(/^[\w./é]{1,40}$/);
+const amount = fc.double({ min: 0, noNaN: true, noDefaultInfinity: true }).map((value) => value + 0);
 const kind = <K extends string>(value: K): fc.Arbitrary<K> => fc.constant(value);
 
 const peerMessages: fc.Arbitrary<PeerMessage> = fc.oneof(
@@ -63,6 +64,16 @@ const peerMessages: fc.Arbitrary<PeerMessage> = fc.oneof(
   fc.record({ kind: kind("link-lost"), epoch, peerId, reason }),
   fc.record({ kind: kind("pending-vote"), requestId }),
   fc.record({ kind: kind("topology-vote"), requestId }),
+  fc.record({ kind: kind("optimize-vote"), requestId, maxAgeMs: amount }),
+  fc.record({ kind: kind("topology-query"), requestId }),
+  fc.record({
+    kind: kind("measured"),
+    measurementId: peerId,
+    result: fc.oneof(
+      fc.record({ txBytesPerSecond: amount, rxBytesPerSecond: amount, rttMs: amount }),
+      fc.record({ reason }),
+    ),
+  }),
   fc.record({
     kind: kind("sync-offer"),
     requestId,
@@ -113,6 +124,18 @@ const coordinatorMessages: fc.Arbitrary<CoordinatorMessage> = fc.oneof(
   }),
   about(fc.record({ kind: kind("abort-op"), missing: peerId })),
   fc.record({ kind: kind("pending-answer"), requestId, pending: fc.boolean() }),
+  fc.record({ kind: kind("measure"), measurementId: peerId, target: member }),
+  fc.record({
+    kind: kind("topology-info"),
+    requestId,
+    info: fc.record({
+      epoch,
+      ring: fc.record({ group, epoch, peerIds: fc.array(peerId), hosts: fc.array(group) }),
+      paths: fc.array(
+        fc.record({ from: peerId, to: peerId, bytesPerSecond: amount, rttMs: amount, ageMs: amount }),
+      ),
+    }),
+  }),
   fc.record({ kind: kind("topology-answer"), requestId, changed: fc.boolean() }),
   fc.record({
     kind: kind("sync-plan"),

@@ -403,6 +403,31 @@ describe("ops that wait for others", () => {
   });
 });
 
+describe("a measurement", () => {
+  beforeEach(admit);
+
+  it("is the engine's, and its result the coordinator's", () => {
+    const target = { peerId: 1, group: 0, endpoint: { host: "10.0.0.1", port: 7 } };
+    expect(hear({ kind: "measure", measurementId: 5, target })).toEqual([
+      { kind: "engine-measure", measurementId: 5, target: { peerId: 1, host: "10.0.0.1", port: 7 } },
+    ]);
+    const result = { txBytesPerSecond: 1, rxBytesPerSecond: 2, rttMs: 3 };
+    expect(step({ kind: "measured", measurementId: 5, result })).toEqual([
+      sent({ kind: "measured", measurementId: 5, result }),
+    ]);
+  });
+
+  it("belongs to a call that is answered as updateTopology is", () => {
+    expect(ask({ id: 3, kind: "optimize-topology", maxAgeMs: 9 })).toEqual([
+      sent({ kind: "optimize-vote", requestId: 3, maxAgeMs: 9 }),
+    ]);
+    expect(hear({ kind: "topology-answer", requestId: 3, changed: true })).toEqual([reply(3, true)]);
+    ask({ id: 4, kind: "topology" });
+    const info = { epoch: 1, ring: { group: 0, epoch: 1, peerIds: [2], hosts: [0] }, paths: [] };
+    expect(hear({ kind: "topology-info", requestId: 4, info })).toEqual([reply(4, info)]);
+  });
+});
+
 describe("a broken stream", () => {
   beforeEach(admit);
 
