@@ -121,7 +121,7 @@ describe.skipIf(!hasGolden)(`moe-ep verify (${WHY_SKIPPED})`, () => {
 });
 
 describe("moe-ep bench", () => {
-  const sizes = ["--experts", "8", "--topK", "2", "--hidden", "64", "--ffn", "32", "--tokens", "128"];
+  const sizes = ["--experts", "8", "--topk", "2", "--hidden", "64", "--ffn", "32", "--tokens", "128"];
 
   it("runs the planners in turn, and says how they did", () => {
     const scenario = ["--world", "2", "--scenario", "90%:1", "--repeats", "2", "--json"];

@@ -10,7 +10,7 @@ import { calibratedCostModel, readCalibration } from "../tuner/calibration.js";
 import { untilSignal } from "./until-signal.js";
 import { parseInteger, parsePlanners, UsageError } from "./usage.js";
 
-export const BENCH_USAGE: string = `Usage: moe-ep bench --world P --experts N --topK K --hidden D --ffn H --tokens B --scenario S [options]
+export const BENCH_USAGE: string = `Usage: moe-ep bench --world P --experts N --topk K --hidden D --ffn H --tokens B --scenario S [options]
 
 Runs the forward pass of a layer's experts (SwiGLU) on P processes of this host, each with B tokens and
 one thread that computes: plain expert parallelism (ep), the paper's greedy (lla) and auto, in turn.
@@ -18,7 +18,7 @@ One round isn't counted.
 
 Options:
   --world P                Processes
-  --experts N, --topK K    Experts of the layer, and of a token
+  --experts N, --topk K    Experts of the layer, and of a token
   --hidden D, --ffn H      Sizes of a token, and between an expert's two layers
   --tokens B               Of each process
   --scenario S             balanced, 80%:4 (80 % of the tokens to 4 experts), zipf:1.1, dirichlet:0.3,
@@ -44,7 +44,7 @@ export async function runBench(args: readonly string[]): Promise<number> {
     options: {
       world: { type: "string" },
       experts: { type: "string" },
-      topK: { type: "string" },
+      topk: { type: "string" },
       hidden: { type: "string" },
       ffn: { type: "string" },
       tokens: { type: "string" },
@@ -73,7 +73,7 @@ export async function runBench(args: readonly string[]): Promise<number> {
   const { calibration, trace } = values;
   const job: Omit<BenchJob, "scenario"> = {
     experts,
-    topK: parseInteger("--topK", values.topK, 1, experts),
+    topK: parseInteger("--topk", values.topk, 1, experts),
     hiddenSize,
     ffnSize,
     tokens: trace === undefined ? parseInteger("--tokens", values.tokens, 1, 2 ** 20) : 0,
