@@ -398,6 +398,8 @@ std::uint64_t EngineImpl::release_state(OpId export_id) {
 }
 
 std::string EngineImpl::changed_tensor(OpId export_id) const {
+  // What a peer has said of it may have arrived, and not been read: the next turn of the loop reads it.
+  ask("changed_tensor", [] { return true; });
   const auto name = ask("changed_tensor", [this, export_id] { return core_->changed_tensor(export_id); });
   if (!name) refuse(ErrorCode::invalid_argument, "changed_tensor: " + std::to_string(export_id) + " is no export");
   return *name;

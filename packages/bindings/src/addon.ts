@@ -610,7 +610,7 @@ export interface Addon {
     factors: readonly number[],
     sum?: Float64Array,
   ): Promise<void>;
-  /** XXH3-128 of each array's bytes into 16 bytes each; runs as elementwise does. */
+  /** Root of the hash tree of each array's bytes (docs/protocol.md) into 16 bytes each; runs as elementwise does. */
   digest(arrays: readonly Tensor[], into: Uint8Array): Promise<void>;
   /**
    * With c = values + decay error: values becomes what is left of c after it was quantized and back, error the rest.
