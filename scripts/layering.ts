@@ -51,6 +51,7 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
     ],
   },
   { folder: `${CORE}/diloco`, mayUse: [`${CORE}/peer`, `${CORE}/base`, "@pccl/bindings", NODE] },
+  { folder: `${CORE}/adapters`, mayUse: [`${CORE}/diloco`, `${CORE}/base`] },
   { folder: `${CORE}/testing`, mayUse: [`${CORE}/control`, `${CORE}/membership`, `${CORE}/base`, NODE] },
   { folder: `${CORE}/process`, mayUse: [NODE] },
   {
@@ -163,6 +164,16 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
     ],
   },
   { folder: "examples/diloco-language-model/src", mayUse: [...PUBLIC_CORE, "@jax-js/jax", NODE] },
+  {
+    folder: "examples/diloco-mnist/src",
+    mayUse: [
+      ...PUBLIC_CORE,
+      ...["chart", "child", "progress", "random", "worker-process"].map(
+        (part) => `@pccl/example-diloco-language-model/${part}`,
+      ),
+      NODE,
+    ],
+  },
   { folder: "bench/src", mayUse: [...PUBLIC_CORE, "@pccl/moe-ep", CORE_TESTING, "tinybench", NODE] },
 ];
 

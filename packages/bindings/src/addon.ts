@@ -251,6 +251,8 @@ export type OpEvent =
       /** Of a collective op. */
       readonly algorithm: Algorithm;
       readonly transport: Transport;
+      /** Of a fetch: who gave anything. */
+      readonly sources: readonly number[];
     }
   | { readonly type: "op-failed"; readonly id: number; readonly error: NativeError };
 
@@ -301,15 +303,19 @@ export interface StateTensor {
 
 export interface HashedTensor {
   readonly name: string;
-  /** XXH3-128 of the tensor's bytes, 32 hex digits, canonical (big-endian) form. */
+  /** Root of the tensor's hash tree (docs/protocol.md), 32 hex digits, canonical (big-endian) form. */
   readonly hash: string;
 }
 
-export interface FetchRequest {
-  readonly name: string;
-  readonly hash: string;
-  /** Receives the bytes; verified against `hash` before the fetch reports done. */
-  readonly into: Tensor;
+export interface FetchCall {
+  readonly exportId: number;
+  /** Tensors of the export, by index, and the roots of the hash trees that they are to have. */
+  readonly targets: readonly { readonly tensor: number; readonly hash: string }[];
+  /** Members that export what is wanted: all of it, or what they have fetched so far themselves. */
+  readonly sources: readonly (RingMember & { readonly complete: boolean })[];
+  /** Of `shares` members that fetch the same at once, this one is number `share`. */
+  readonly share: number;
+  readonly shares: number;
 }
 
 /**
@@ -345,16 +351,25 @@ export interface Engine {
   cancel(id: number): boolean;
 
   /**
-   * Pins tensors, hashes them on a background thread, and lets other peers fetch them until releaseState.
+   * Pins tensors, hashes them on background threads, and lets other peers fetch them until commitState or releaseState.
    * The op-done event comes when hashing has ended; then hashes() gives the result.
    */
   exportState(tensors: readonly StateTensor[]): number;
   hashes(exportId: number): readonly HashedTensor[];
-  /** Ends an export. Returns the payload bytes that were served from it. */
+  /** Ends an export without a change, and its fetch. Returns the payload bytes that were served from it. */
   releaseState(exportId: number): number;
 
-  /** Fetches tensors from a peer that exports them; op-done carries rxBytes. `into` stays pinned meanwhile. */
-  fetchState(source: RingMember, requests: readonly FetchRequest[]): number;
+  /**
+   * Fetches what differs from the export into memory of the engine's own, verified, from all sources at once; op-done
+   * carries rxBytes and sources. The tensors don't change. What came of a fetch that failed is kept for the next one.
+   */
+  fetchState(call: FetchCall): number;
+
+  /** Ends an export and writes what was fetched to its tensors; op-done carries the bytes served as txBytes. */
+  commitState(exportId: number): number;
+
+  /** A tensor of the export that was found written to while others fetched it. */
+  changedTensor(exportId: number): string | undefined;
 
   /**
    * Control attachment only. Freezes the installed epoch (its ops make no more progress), starts building the

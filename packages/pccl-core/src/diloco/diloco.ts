@@ -9,6 +9,7 @@
  */
 import { type PcclError, pcclError, PcclTimeoutError } from "../base/errors.js";
 import type { CallOptions } from "../peer/call-limits.js";
+import type { Restored } from "./checkpoint.js";
 import { type DilocoEvents, Listeners, type OuterStep } from "./events.js";
 import { exchange, type Offer, type Outcome } from "./exchange.js";
 import type { Fragment } from "./fragments.js";
@@ -52,6 +53,7 @@ export class Diloco {
   #untilLaunch = 0;
   #untilSettling = 0;
   #phase: "new" | "joining" | "idle" | "in-step" | "ending-step" = "new";
+  #isRestored = false;
   #failure: { readonly error: unknown } | undefined;
 
   /** Checks its options; nothing is sent before join(). */
@@ -108,6 +110,23 @@ export class Diloco {
   }
 
   /**
+   * Takes the outer state of this peer's newest whole checkpoint, before join(); resolves to what the caller had put
+   * into it, or to undefined if there is none. In a new group, of whatever size, the newest checkpoint of all peers is
+   * gone on from; a group that trains already is joined as by any newcomer. Own progress since that round is lost.
+   */
+  async restore(): Promise<Restored | undefined> {
+    if (this.#phase !== "new") throw this.#misuse("diloco.restore");
+    const { checkpoints } = this.#settings;
+    if (checkpoints === undefined) {
+      const message = "diloco.restore: no checkpoint was asked for in the options.";
+      throw pcclError("ERR_PCCL_INVALID_ARGUMENT", message);
+    }
+    const restored = await checkpoints.restore(this.#state);
+    this.#isRestored = restored !== undefined;
+    return restored;
+  }
+
+  /**
    * Joins the group's training; beginStep() and run() do it when nobody has. In a new group the most frequent initial
    * parameters win; a peer that joins later receives the group's outer state. Either way its parameters are the
    * group's when this resolves. Collective over the group: those who train already are in it whenever they have
@@ -118,7 +137,7 @@ export class Diloco {
     this.#phase = "joining";
     const { communicator, schedule, alone } = this.#settings;
     try {
-      this.#state.parameters.set(await this.#local.readFinite());
+      if (!this.#isRestored) this.#state.parameters.set(await this.#local.readFinite());
       await joinGroup(communicator, this.#state, this.#limits());
       if (alone === "wait") await waitForCompany(communicator, this.#state, this.#limits());
     } catch (error) {
@@ -171,17 +190,21 @@ export class Diloco {
   }
 
   /**
-   * Waits for the round in flight, if there is one, and applies it. At the end of training every peer of the group
+   * Waits for the round in flight, if there is one, applies it, and waits for checkpoints to be written. At the end of training every peer of the group
    * calls it, at the same round; run() does.
    */
   async finish(): Promise<OuterStep | undefined> {
     if (this.#failure !== undefined) throw this.#failure.error;
     if (this.#phase !== "idle") throw this.#misuse("diloco.finish");
-    if (this.#round === undefined) return undefined;
+    if (this.#round === undefined) {
+      await this.#settings.checkpoints?.flush();
+      return undefined;
+    }
     this.#phase = "ending-step";
     try {
       const step = await this.#settle(this.#round);
       await this.#local.take(this.#state.parameters);
+      await this.#settings.checkpoints?.flush();
       return step;
     } finally {
       this.#phase = "idle";
@@ -340,6 +363,7 @@ export class Diloco {
       digest: this.digest,
       seconds: { ...this.#watch.lap(), communicating: outcome.seconds },
     };
+    await this.#settings.checkpoints?.roundEnded(this.#state, this.#settings.description);
     this.#listeners.tell("outerStep", step);
     for (const suspect of outcome.suspects) this.#listeners.tell("suspect", suspect);
     return step;
@@ -425,7 +449,8 @@ export class Diloco {
     if (inProgress) {
       return pcclError("ERR_PCCL_CALL_IN_PROGRESS", `${call}: another call of this object is in progress.`);
     }
-    const order = "beginStep() and endStep() are called in turn, around every inner step";
+    const order =
+      "restore() comes before join(), and beginStep() and endStep() are called in turn, around every inner step";
     return pcclError("ERR_PCCL_INVALID_ARGUMENT", `${call}: ${order}.`);
   }
 }

@@ -1,3 +1,4 @@
+export type { CheckpointOptions, Restored } from "./checkpoint.js";
 export { Diloco } from "./diloco.js";
 export type { DilocoEvents, OuterStep } from "./events.js";
 export type { Suspect } from "./guard.js";

@@ -73,6 +73,8 @@ async function sync(
       return result;
     } catch (error) {
       if (attempt >= ATTEMPTS_MAX || !canTryAgain(error, isMember)) throw error;
+      // A restored newcomer offers its checkpoint to a new group; one that trains already has no use for it.
+      if (!isMember && isRevisionError(error)) state.shared.revision = 0;
     }
   }
 }
@@ -83,6 +85,9 @@ async function sync(
  */
 function canTryAgain(error: unknown, isMember: boolean): boolean {
   if (!(error instanceof PcclError) || error instanceof PcclTimeoutError) return false;
-  const isNewcomers = error.code === "ERR_PCCL_STATE_MISMATCH" || error.code === "ERR_PCCL_STATE_REVISION";
-  return error.retryable || (isMember && isNewcomers);
+  return error.retryable || isRevisionError(error) || (isMember && error.code === "ERR_PCCL_STATE_MISMATCH");
+}
+
+function isRevisionError(error: unknown): boolean {
+  return error instanceof PcclError && error.code === "ERR_PCCL_STATE_REVISION";
 }

@@ -3,6 +3,7 @@ import { checkInteger, checkNumber, checkOneOf, checkOptions, checkSignal, descr
 import { pcclError } from "../base/errors.js";
 import { TIMEOUT_MAX_MS } from "../base/limits.js";
 import { Communicator } from "../peer/communicator.js";
+import { type CheckpointOptions, Checkpoints } from "./checkpoint.js";
 import type { Suspect } from "./guard.js";
 import { createOuterOptimizer, type OuterOptimizer, type OuterOptions } from "./outer-optimizer.js";
 import { checkLayout, layoutLength, type ParameterSource } from "./parameters.js";
@@ -33,6 +34,8 @@ export interface DilocoOptions {
   readonly outlierFactor?: number;
   /** Told on every peer of each contribution that was left out, and why; also of this peer's own. */
   readonly onSuspect?: (suspect: Suspect) => void;
+  /** Where and when this peer's checkpoints are written; see restore(). */
+  readonly checkpoint?: CheckpointOptions;
   /** What a peer does that is the last of its group: go on training (default), or wait for another one. */
   readonly alone?: "train" | "wait";
   /** Ends training: whatever waits rejects with its reason. Close the communicator then. */
@@ -55,6 +58,7 @@ export interface Settings {
   readonly observer: boolean;
   readonly outlierFactor: number;
   readonly onSuspect: ((suspect: Suspect) => void) | undefined;
+  readonly checkpoints: Checkpoints | undefined;
   readonly alone: "train" | "wait";
   readonly signal: AbortSignal | undefined;
   readonly timeoutMs: number | undefined;
@@ -74,6 +78,7 @@ const KEYS = [
   "observer",
   "outlierFactor",
   "onSuspect",
+  "checkpoint",
   "alone",
   "signal",
   "timeoutMs",
@@ -114,6 +119,7 @@ export function checkDilocoOptions(options: DilocoOptions): Settings {
     observer,
     outlierFactor: checkNumber(CALL, "outlierFactor", options.outlierFactor ?? 10, 1, 1e9),
     onSuspect,
+    checkpoints: options.checkpoint === undefined ? undefined : new Checkpoints(options.checkpoint),
     alone: checkOneOf(CALL, "alone", options.alone ?? "train", ["train", "wait"]),
     signal: checkSignal(CALL, options.signal),
     timeoutMs,

@@ -1,4 +1,5 @@
 /** What all peers of a group hold alike between two rounds: parameters, the outer optimizer's arrays, and progress. */
+import { pcclError } from "../base/errors.js";
 import { SharedState } from "../peer/shared-state.js";
 import type { Tensor } from "../peer/tensor.js";
 import { type Fragment, placed } from "./fragments.js";
@@ -6,6 +7,7 @@ import { HISTORY_ROUNDS } from "./guard.js";
 import { digestOf } from "./kernels.js";
 import type { OuterArrays, OuterOptimizer } from "./outer-optimizer.js";
 import { layoutLength, type ParameterSpan } from "./parameters.js";
+import type { StoredTensor } from "./safetensors.js";
 
 export class OuterState implements OuterArrays {
   readonly parameters: Float32Array;
@@ -51,6 +53,36 @@ export class OuterState implements OuterArrays {
   history(fragment: number): Float64Array {
     const start = 1 + this.#fragments.length + fragment * HISTORY_ROUNDS;
     return this.#progress.subarray(start, start + HISTORY_ROUNDS);
+  }
+
+  /** A copy of everything, by names that don't depend on the settings. */
+  snapshot(): Map<string, Float32Array | Float64Array> {
+    return new Map([...this.#named()].map(([name, tensor]) => [name, tensor.slice()]));
+  }
+
+  /** Takes a snapshot's tensors; throws ERR_PCCL_LAYOUT_MISMATCH before anything changes if they aren't these. */
+  async restore(round: number, tensors: ReadonlyMap<string, StoredTensor>): Promise<void> {
+    const named = this.#named();
+    for (const [name, own] of named) {
+      const stored = tensors.get(name);
+      if (stored?.constructor === own.constructor && stored.length === own.length) continue;
+      const what = stored === undefined ? "not there" : `a ${stored.constructor.name} of ${stored.length}`;
+      const message = `diloco.restore: "${name}" is a ${own.constructor.name} of ${own.length}, in the checkpoint ${what}.`;
+      throw pcclError("ERR_PCCL_LAYOUT_MISMATCH", message);
+    }
+    for (const [name, own] of named) own.set(tensors.get(name) as Float32Array);
+    // In a new group the newest checkpoint is the one that is gone on from.
+    this.shared.revision = round;
+    await this.replaced();
+  }
+
+  #named(): Map<string, Float32Array | Float64Array> {
+    return new Map(
+      [...this.shared.tensors].map(([name, tensor]) => [
+        tensor === this.#progress ? "progress" : name,
+        tensor as Float32Array | Float64Array,
+      ]),
+    );
   }
 
   /** One step of the outer optimizer with `scale` times the packed `gradient` of a fragment. */
