@@ -266,7 +266,7 @@ export class Diloco {
       }
       if (schedule.restart === "carry") await this.#local.startHere();
       await wire.prepare(index, send);
-      if (schedule.restart === "predict") await this.#prediction.goOn(send);
+      if (schedule.restart === "predict") await this.#prediction.goOn(send, communicator.groupWorldSize);
     });
     const offer = {
       own,
@@ -394,7 +394,7 @@ export class Diloco {
         await this.#local.carry(parameters);
         break;
       case "predict":
-        await this.#prediction.settled(round.offer.send, average, outcome);
+        this.#prediction.settled(outcome.share);
         break;
     }
   }
@@ -402,7 +402,6 @@ export class Diloco {
   /** Goes on from the group's parameters, without anything of this peer's own. */
   async #restart(): Promise<void> {
     this.#count.forget();
-    this.#prediction.reset();
     await this.#local.take(this.#state.parameters);
   }
 
