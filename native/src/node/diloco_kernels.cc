@@ -94,7 +94,7 @@ Napi::Value elementwise(const Napi::CallbackInfo& info) {
       if (into.count != 1) throw_invalid(env, call + ": sum must have one element.");
       sum = static_cast<double*>(into.data);
     }
-    const auto work = [kernel = signature->kernel, operands, sum](moe::ExpertWorkspace&,
+    const auto work = [kernel = signature->kernel, operands, sum](moe::RoutedWorkspace&,
                                                                    const std::atomic<bool>& stopped) {
       double total = 0;
       for (std::size_t start = 0; start < operands.count && !stopped; start += piece) {
@@ -128,7 +128,7 @@ Napi::Value digest(const Napi::CallbackInfo& info) {
     if (into.count != sizeof(Hash128) * parts.size()) {
       throw_invalid(env, call + ": into must have 16 bytes for each array.");
     }
-    const auto work = [parts, to = static_cast<std::byte*>(into.data)](moe::ExpertWorkspace&,
+    const auto work = [parts, to = static_cast<std::byte*>(into.data)](moe::RoutedWorkspace&,
                                                                         const std::atomic<bool>& stopped) {
       for (std::size_t i = 0; i < parts.size(); ++i) {
         const std::optional<Hash128> hash = xxh3_128(parts[i].data(), parts[i].size(), stopped);
@@ -149,7 +149,7 @@ Napi::Value quantize_with_feedback(const Napi::CallbackInfo& info) {
     const std::span<float> error = read_floats(info[1], call + ": error", values.size(), lease);
     const float decay = read_float(info[2], call + ": decay");
     const Quantization quantization = read_quantization(read_object(info[3], call + ": quantization"), call);
-    const auto work = [=](moe::ExpertWorkspace&, const std::atomic<bool>&) {
+    const auto work = [=](moe::RoutedWorkspace&, const std::atomic<bool>&) {
       diloco::quantize_with_feedback(quantization, decay, values, error);
     };
     return ExpertThread::of(env).start(env, call, std::move(lease), work);
@@ -167,7 +167,7 @@ Napi::Value sparsify_with_feedback(const Napi::CallbackInfo& info) {
     const std::size_t keep = read_keep(info[3], call);
     const std::size_t bytes = diloco::sparse_bytes(values.size(), keep);
     const std::span<std::uint8_t> into = read_sparse(info[4], call + ": into", bytes, lease);
-    const auto work = [=](moe::ExpertWorkspace&, const std::atomic<bool>&) {
+    const auto work = [=](moe::RoutedWorkspace&, const std::atomic<bool>&) {
       diloco::sparsify_with_feedback(keep, decay, values, error, into);
     };
     return ExpertThread::of(env).start(env, call, std::move(lease), work);
@@ -186,7 +186,7 @@ Napi::Value add_sparse(const Napi::CallbackInfo& info) {
     const std::span<std::uint8_t> bytes = read_sparse(info[0], call + ": bytes", size, lease);
     const Tensor valid = read_pinned(info[4], call + ": valid", DType::u8, "a Uint8Array", lease);
     if (valid.count != 1) throw_invalid(env, call + ": valid must have one element.");
-    const auto work = [=, flag = static_cast<std::uint8_t*>(valid.data)](moe::ExpertWorkspace&,
+    const auto work = [=, flag = static_cast<std::uint8_t*>(valid.data)](moe::RoutedWorkspace&,
                                                                           const std::atomic<bool>&) {
       *flag = diloco::add_sparse(bytes, keep, factor, sum) ? 1 : 0;
     };

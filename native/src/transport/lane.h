@@ -73,6 +73,7 @@ class Lane final : Channel::Handler {
   void set_usable() { usable_ = true; }
   void set_silence(std::chrono::milliseconds silence);
   const Channel& channel() const { return *channel_; }
+  void give_up_reading() { channel_->give_up_reading(); }
 
   Time begun() const { return begun_; }
   Time last_heard() const { return last_heard_; }

@@ -137,8 +137,16 @@ export class StateRevisionError extends PcclError {
   declare readonly code: "ERR_PCCL_STATE_REVISION";
 }
 
+export class StateStrategyError extends PcclError {
+  declare readonly code: "ERR_PCCL_STATE_STRATEGY";
+}
+
 export class StateLostError extends PcclError {
   declare readonly code: "ERR_PCCL_STATE_LOST";
+}
+
+export class StateChangedError extends PcclError {
+  declare readonly code: "ERR_PCCL_STATE_CHANGED";
 }
 
 export class StateFetchFailedError extends PcclError {
@@ -197,7 +205,9 @@ export const ERROR_CLASSES: { readonly [Code in PcclErrorCode]: ErrorClass<Code>
   ERR_PCCL_JOURNAL_FAILED: JournalFailedError,
   ERR_PCCL_STATE_MISMATCH: StateMismatchError,
   ERR_PCCL_STATE_REVISION: StateRevisionError,
+  ERR_PCCL_STATE_STRATEGY: StateStrategyError,
   ERR_PCCL_STATE_LOST: StateLostError,
+  ERR_PCCL_STATE_CHANGED: StateChangedError,
   ERR_PCCL_STATE_FETCH_FAILED: StateFetchFailedError,
   ERR_PCCL_LAYOUT_MISMATCH: LayoutMismatchError,
   ERR_PCCL_NOT_FINITE: NotFiniteError,
