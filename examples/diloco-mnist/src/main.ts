@@ -44,7 +44,8 @@ async function train(options: MainOptions): Promise<boolean> {
         if (message.kind === "pending" && ordinal === count) {
           for (const worker of workers) worker.send({ until: options.rounds });
         }
-        if (message.kind !== "pending") appendFileSync(log, `${JSON.stringify({ peer: ordinal, ...message })}\n`);
+        if (message.kind !== "pending")
+          appendFileSync(log, `${JSON.stringify({ peer: ordinal, ...message })}\n`);
         if (message.kind === "joined" && ordinal === count) {
           joinedAt = message.round;
           process.stderr.write(`peer ${ordinal} joined, received the group's parameters\n`);
@@ -103,7 +104,7 @@ async function train(options: MainOptions): Promise<boolean> {
   );
   const digests = new Set([...finished.values()].map(({ digest }) => digest));
   const isOk = digests.size === 1 && joinedAt !== undefined;
-  const { loss, accuracy } = finished.get(0)?.heldOut as Evaluation;
+  const { loss, accuracy } = (finished.get(0) as { readonly heldOut: Evaluation }).heldOut;
   process.stdout.write(
     `held-out loss ${loss.toFixed(4)}, accuracy ${(100 * accuracy).toFixed(2)} %, ` +
       `${finished.size} peers with ${digests.size === 1 ? "equal" : "DIFFERENT"} outer states; ${chart}, ${log}\n`,

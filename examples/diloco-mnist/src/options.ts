@@ -100,7 +100,9 @@ export function parseMain(args: readonly string[]): MainOptions | undefined {
       innerSteps,
       outerSteps,
       schedule:
-        schedule === "streaming" ? { kind: "streaming", fragments: STREAMING_FRAGMENTS, delaySteps: 2 } : schedule,
+        schedule === "streaming"
+          ? { kind: "streaming", fragments: STREAMING_FRAGMENTS, delaySteps: 2 }
+          : schedule,
       wire: oneOf<WireOptions & string>("wire", ["f32", "bf16", "8-bit", "4-bit", "top-k"]),
       outer: { kind: "nesterov", learningRate, momentum },
       size: sizeOf(given),
@@ -193,13 +195,7 @@ function parse(args: readonly string[]): Readonly<Record<string, unknown>> {
   }
 }
 
-function integer(
-  name: string,
-  text: string | undefined,
-  fallback: number,
-  min: number,
-  max: number,
-): number {
+function integer(name: string, text: string | undefined, fallback: number, min: number, max: number): number {
   if (text === undefined) return fallback;
   const value = /^\d{1,10}$/.test(text) ? Number(text) : Number.NaN;
   if (!(value >= min && value <= max)) {

@@ -26,7 +26,10 @@ const gate = new Gate(signal);
 process.on("message", ({ until }: { readonly until: number }) => gate.openUntil(until));
 try {
   const trainer = new Trainer(reader(text, mnist)(), { ...size, seed, stream: ordinal });
-  await using communicator = await connect(coordinator, { signal, onPending: () => tell({ kind: "pending" }) });
+  await using communicator = await connect(coordinator, {
+    signal,
+    onPending: () => tell({ kind: "pending" }),
+  });
   const diloco = new Diloco({ communicator, parameters: trainer.network.arena, signal, ...settings });
   diloco.on("outerStep", (step) => {
     // All hold the same parameters, so that one of them measures.

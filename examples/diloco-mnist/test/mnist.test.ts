@@ -21,7 +21,9 @@ it("trains with a late joiner, and leaves a log and a curve", async () => {
   const { stdout } = await run(process.execPath, [programOf("main"), ...args]);
   expect(stdout).toMatch(/3 peers with equal outer states/);
   const lines = readFileSync(join(folder, "steps.jsonl"), "utf8").trim().split("\n");
-  const steps = lines.map((line) => JSON.parse(line) as { peer: number; kind: string; step?: { worldSize: number } });
+  const steps = lines.map(
+    (line) => JSON.parse(line) as { peer: number; kind: string; step?: { worldSize: number } },
+  );
   expect(steps.filter(({ kind }) => kind === "finished")).toHaveLength(3);
   expect(steps.some(({ peer, step }) => peer === 2 && step?.worldSize === 3)).toBe(true);
   expect(readFileSync(join(folder, "loss.svg"), "utf8")).toContain("a peer joined");
@@ -34,12 +36,17 @@ it("compares variants", async () => {
 }, 120_000);
 
 it("says what is missing and what is wrong", async () => {
-  await expect(run(process.execPath, [programOf("main"), "--mnist", join(folder, "none")])).rejects.toMatchObject({
+  await expect(
+    run(process.execPath, [programOf("main"), "--mnist", join(folder, "none")]),
+  ).rejects.toMatchObject({
     code: 2,
     stderr: expect.stringContaining("--mnist") as string,
   });
   expect(() => readDigits(folder)).toThrow(DataError);
-  writeFileSync(join(folder, "t10k-images-idx3-ubyte"), Buffer.from([0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 2, 1]));
+  writeFileSync(
+    join(folder, "t10k-images-idx3-ubyte"),
+    Buffer.from([0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 2, 1]),
+  );
   writeFileSync(join(folder, "t10k-labels-idx1-ubyte"), Buffer.from([0, 0, 8, 1, 0, 0, 0, 1, 7]));
   expect(() => readDigits(folder)).toThrow(/1 bytes of data, and its header says 1 × 2 × 2/);
   writeFileSync(

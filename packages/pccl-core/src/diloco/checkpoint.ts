@@ -118,7 +118,7 @@ export class Checkpoints {
     const snapshot = await this.#latest();
     if (snapshot === undefined) return undefined;
     const { round, tensors, extra } = snapshot;
-    await state.restore(round, tensors);
+    await state.restore(tensors);
     const own = [...tensors].filter(([name]) => name.startsWith(LOCAL));
     return {
       round,

@@ -61,7 +61,7 @@ export class OuterState implements OuterArrays {
   }
 
   /** Takes a snapshot's tensors; throws ERR_PCCL_LAYOUT_MISMATCH before anything changes if they aren't these. */
-  async restore(round: number, tensors: ReadonlyMap<string, StoredTensor>): Promise<void> {
+  async restore(tensors: ReadonlyMap<string, StoredTensor>): Promise<void> {
     const named = this.#named();
     for (const [name, own] of named) {
       const stored = tensors.get(name);
@@ -71,8 +71,8 @@ export class OuterState implements OuterArrays {
       throw pcclError("ERR_PCCL_LAYOUT_MISMATCH", message);
     }
     for (const [name, own] of named) own.set(tensors.get(name) as Float32Array);
-    // In a new group the newest checkpoint is the one that is gone on from.
-    this.shared.revision = round;
+    // More than peers without a checkpoint have, and never too much for a group that trains already.
+    this.shared.revision = 1;
     await this.replaced();
   }
 
