@@ -35,13 +35,13 @@ PendingOp Peer::fetch_state(const Member& source, std::vector<FetchTensor> tenso
   return {engine->fetch_state(source, std::move(tensors), callback), result};
 }
 
-Awaited<ProbeResult> Peer::probe(std::uint64_t probe_id, const Member& target) {
+Awaited<ProbeResult> Peer::probe(std::uint64_t probe_id, const Member& target, ProbeDirection direction) {
   Awaited<ProbeResult> result;
   {
     const std::lock_guard lock(mutex);
     probed[probe_id] = result;
   }
-  engine->probe(probe_id, target);
+  engine->probe(probe_id, target, direction);
   return result;
 }
 

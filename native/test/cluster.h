@@ -85,7 +85,8 @@ struct Peer {
   PendingOp start(const CollectiveCall& call);
   PendingOp all_reduce(const AllReduce& call) { return start(call.call()); }
   PendingOp export_state(std::vector<ExportTensor> tensors);
-  Awaited<ProbeResult> probe(std::uint64_t probe_id, const Member& target);
+  Awaited<ProbeResult> probe(std::uint64_t probe_id, const Member& target,
+                             ProbeDirection direction = ProbeDirection::send);
   PendingOp fetch_state(const Member& source, std::vector<FetchTensor> tensors);
 };
 

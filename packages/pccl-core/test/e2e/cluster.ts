@@ -36,8 +36,12 @@ export class PeerProcess {
   readonly #open = new Map<number, { resolve(value: unknown): void; reject(error: Error): void }>();
   #nextId = 1;
 
-  constructor() {
-    this.process = fork(FIXTURE, { stdio: ["ignore", "inherit", "inherit", "ipc"] });
+  /** `command`: of `ip`, that runs Node elsewhere. */
+  constructor(command?: readonly string[]) {
+    this.process = fork(FIXTURE, {
+      stdio: ["ignore", "inherit", "inherit", "ipc"],
+      ...(command !== undefined && { execPath: "ip", execArgv: [...command] }),
+    });
     let onPending!: (peerId: number) => void;
     this.pending = new Promise((resolve) => {
       onPending = resolve;
