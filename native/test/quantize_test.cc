@@ -224,15 +224,12 @@ TEST(Quantize, ErrorsAreWithinTheirBounds) {
         SCOPED_TRACE(name(quantization) + " of " + data.name);
         const std::vector<float> values = data.make(10'000, 3);
         const std::vector<float> back = round_trip(quantization, values);
-        for (std::size_t begin = 0; begin < values.size(); begin += quantization.block) {
-          const std::size_t end = std::min(values.size(), begin + quantization.block);
-          const std::vector<float> of_block(values.begin() + static_cast<std::ptrdiff_t>(begin),
-                                            values.begin() + static_cast<std::ptrdiff_t>(end));
-          for (std::size_t i = begin; i < end; ++i) {
-            if (quantization.format == QuantizedFormat::f16 && std::fabs(values[i]) > 65504) continue;
-            const double error = std::fabs(static_cast<double>(back[i]) - static_cast<double>(values[i]));
-            ASSERT_LE(error, error_bound(quantization, of_block, values[i])) << values[i] << " became " << back[i];
-          }
+        const std::vector<Extent> blocks = extents_of(values, quantization.block);
+        for (std::size_t i = 0; i < values.size(); ++i) {
+          if (quantization.format == QuantizedFormat::f16 && std::fabs(values[i]) > 65504) continue;
+          const double error = std::fabs(static_cast<double>(back[i]) - static_cast<double>(values[i]));
+          ASSERT_LE(error, error_bound(quantization, blocks[i / quantization.block], values[i]))
+              << values[i] << " became " << back[i];
         }
       }
     }

@@ -40,9 +40,18 @@ const Data& find_data(const std::string& name) {
   return *std::find_if(all_data().begin(), all_data().end(), [&](const Data& data) { return data.name == name; });
 }
 
-double error_bound(const Quantization& quantization, const std::vector<float>& block, float value) {
-  const auto [min, max] = std::minmax_element(block.begin(), block.end());
-  const double greatest = std::max(std::fabs(static_cast<double>(*min)), std::fabs(static_cast<double>(*max)));
+std::vector<Extent> extents_of(const std::vector<float>& values, std::uint32_t block) {
+  std::vector<Extent> extents;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const double value = values[i];
+    if (i % block == 0) extents.push_back({value, value});
+    extents.back() = {std::min(extents.back().min, value), std::max(extents.back().max, value)};
+  }
+  return extents;
+}
+
+double error_bound(const Quantization& quantization, const Extent& block, float value) {
+  const double greatest = std::max(std::fabs(block.min), std::fabs(block.max));
   const double share = quantization.rounding == QuantizationRounding::nearest ? 0.5 : 1;
   // The least subnormal number, to which steps are rounded up, and the roundings of f32 on the way.
   const double least = 0x1p-149;
@@ -52,8 +61,8 @@ double error_bound(const Quantization& quantization, const std::vector<float>& b
     case QuantizedFormat::i8:
     case QuantizedFormat::i4: {
       const bool from_zero = quantization.scheme == QuantizationScheme::zero_point;
-      const double low = from_zero ? std::min(0.0, static_cast<double>(*min)) : static_cast<double>(*min);
-      const double high = from_zero ? std::max(0.0, static_cast<double>(*max)) : static_cast<double>(*max);
+      const double low = from_zero ? std::min(0.0, block.min) : block.min;
+      const double high = from_zero ? std::max(0.0, block.max) : block.max;
       const bool covers = from_zero && quantization.rounding == QuantizationRounding::stochastic;
       const double levels = (quantization.format == QuantizedFormat::i4 ? 15 : 255) - (covers ? 1 : 0);
       const double step = (high - low) / levels + least;

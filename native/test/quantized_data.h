@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
@@ -19,7 +20,14 @@ struct Data {
 const std::vector<Data>& all_data();
 const Data& find_data(const std::string& name);
 
-// How far the decoded element may be from `value`, one of a block: docs/quantization.md.
-double error_bound(const Quantization& quantization, const std::vector<float>& block, float value);
+// Of a block's values.
+struct Extent {
+  double min = 0;
+  double max = 0;
+};
+std::vector<Extent> extents_of(const std::vector<float>& values, std::uint32_t block);
+
+// How far the decoded element may be from `value`, one of such a block: docs/quantization.md.
+double error_bound(const Quantization& quantization, const Extent& block, float value);
 
 }  // namespace pccl::test

@@ -64,22 +64,19 @@ Arrays inputs_of(const Data& data, std::size_t ranks, std::size_t count) {
   return inputs;
 }
 
-std::vector<float> block_of(const std::vector<float>& values, std::size_t at, std::uint32_t block) {
-  const std::size_t begin = at / block * block;
-  const std::size_t end = std::min<std::size_t>(values.size(), begin + block);
-  return {values.begin() + static_cast<std::ptrdiff_t>(begin), values.begin() + static_cast<std::ptrdiff_t>(end)};
-}
-
 // Each part is rounded once, and the sum, which may have grown by as much, once. docs/quantization.md has the rule.
-double sum_bound(const Quantization& quantization, const Arrays& inputs, const std::vector<float>& sum, std::size_t at) {
-  double parts = 0;
-  double magnitudes = 0;
-  for (const auto& input : inputs) {
-    parts += error_bound(quantization, block_of(input, at, quantization.block), input[at]);
-    magnitudes += std::fabs(static_cast<double>(input[at]));
-  }
-  const double of_sum = error_bound(quantization, block_of(sum, at, quantization.block), sum[at]);
-  return 1.3 * parts + of_sum + magnitudes * 0x1p-22;
+std::vector<double> sum_bounds(const Quantization& quantization, const Arrays& inputs, const std::vector<float>& sum) {
+  std::vector<double> bounds(sum.size());
+  const auto add = [&](const std::vector<float>& values, double factor) {
+    const std::vector<Extent> blocks = extents_of(values, quantization.block);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const double magnitude = std::fabs(static_cast<double>(values[i]));
+      bounds[i] += factor * error_bound(quantization, blocks[i / quantization.block], values[i]) + magnitude * 0x1p-22;
+    }
+  };
+  for (const auto& input : inputs) add(input, 1.3);
+  add(sum, 1);
+  return bounds;
 }
 
 const std::vector<Quantization> quantizations = {
@@ -111,10 +108,10 @@ TEST_P(QuantizedSums, AreWithinTheirBound) {
         }
         const double divisor = op == ReduceOp::avg ? static_cast<double>(GetParam()) : 1;
         const std::vector<float> got = reduced(cluster, inputs, {quantization, op, op == ReduceOp::sum});
+        const std::vector<double> bounds = sum_bounds(quantization, inputs, exact);
         for (std::size_t i = 0; i < got.size(); ++i) {
           const double error = std::fabs(static_cast<double>(got[i]) * divisor - static_cast<double>(exact[i]));
-          const double rounding = divisor * 0x1p-147 + std::fabs(static_cast<double>(exact[i])) * 0x1p-22;
-          ASSERT_LE(error, sum_bound(quantization, inputs, exact, i) + rounding) << exact[i] << " at " << i;
+          ASSERT_LE(error, bounds[i] + divisor * 0x1p-147) << exact[i] << " at " << i;
         }
       }
     }

@@ -66,7 +66,7 @@ describe("moe-ep launch", () => {
     [["launch", "-n", "2"], 2, "no script"],
     [["launch", "-n", "2", "nowhere.js"], 1, "nowhere.js doesn't exist"],
   ])("refuses %j with status %i", (args, code, words) => {
-    const { status, stderr } = moeEp(...(args as string[]));
+    const { status, stderr } = moeEp(...args);
     expect(status).toBe(code);
     expect(stderr).toContain(words);
   });
@@ -110,7 +110,7 @@ describe.skipIf(!hasGolden)(`moe-ep verify (${WHY_SKIPPED})`, () => {
     [["verify", "--golden", "nowhere"], 1, "nowhere"],
     [["verify", "--golden", goldenPath("moe"), "--world", "16"], 1, "can't be shared by 16 ranks"],
   ])("refuses %j with status %i", (args, code, words) => {
-    const { status, stdout, stderr } = moeEp(...(args as string[]));
+    const { status, stdout, stderr } = moeEp(...args);
     expect([status, stdout]).toEqual([code, ""]);
     expect(stderr).toContain(words);
   });
@@ -147,7 +147,7 @@ describe("moe-ep bench", () => {
     [["bench", ...sizes, "--world", "2", "--scenario", "balanced", "--dtype", "f16"], 2, "f16"],
     [["bench", ...sizes, "--world", "2", "--scenario", "upside"], 1, "upside"],
   ])("refuses %j with status %i", (args, code, words) => {
-    const { status, stdout, stderr } = moeEp(...(args as string[]));
+    const { status, stdout, stderr } = moeEp(...args);
     expect([status, stdout]).toEqual([code, ""]);
     expect(stderr).toContain(words);
   });

@@ -68,6 +68,8 @@ export const CONNECTIONS_PER_PEER_MAX = 64;
 /** Tensors of one shared state, and bytes of one name. */
 export const STATE_TENSORS_MAX = 65_536;
 export const STATE_NAME_BYTES_MAX = 512;
+/** How many members that have all of a state, and how many that fetch it too, one that fetches is told of. */
+export const SYNC_SOURCES_MAX = 16;
 
 /** gRPC message size: a SyncOffer with STATE_TENSORS_MAX entries fits. */
 export const CONTROL_MESSAGE_BYTES_MAX: number = 64 * 1024 * 1024;

@@ -18,8 +18,9 @@ import {
   recount,
   type Stall,
 } from "../membership/state.js";
+import type { SyncRecord } from "../membership/election.js";
+import type { Participant, Sync } from "../membership/sync.js";
 import type { PathRecord } from "../membership/host-paths.js";
-import type { Sync, SyncRecord } from "../membership/sync.js";
 import { opKey } from "../membership/verdicts.js";
 import type { Call } from "../membership/calls.js";
 import type { Endpoint__Output } from "./generated/pccl/v1/Endpoint.js";
@@ -395,16 +396,22 @@ function stallFromWire({ missing, asked, ...op }: WireStallOutput): Stall {
   };
 }
 
-function syncToWire(group: number, { revision, participants, receivers, done, lost }: Sync): WireSync {
-  return { group, revision, participants: [...participants], receivers, done: [...done], lost: [...lost] };
+const PARTICIPANT_STATES = ["fetching", "done", "failed"] as const satisfies Participant["state"][];
+
+function syncToWire(group: number, { revision, receivers, participants }: Sync): WireSync {
+  const list = [...participants].map(([peerId, { requestId, background, state }]) => ({
+    peerId,
+    requestId,
+    background,
+    state: PARTICIPANT_STATES.indexOf(state),
+  }));
+  return { group, revision, receivers, participants: list };
 }
 
-function syncFromWire({ revision, participants, receivers, done, lost }: WireSyncOutput): Sync {
-  return {
-    revision: Number(revision),
-    participants: participants.map(Number),
-    receivers,
-    done: new Set(done.map(Number)),
-    lost: lost.map(Number),
-  };
+function syncFromWire({ revision, receivers, participants }: WireSyncOutput): Sync {
+  const list = participants.map(({ peerId, requestId, background, state }): [number, Participant] => [
+    Number(peerId),
+    { requestId, background, state: PARTICIPANT_STATES[state] ?? "failed" },
+  ]);
+  return { revision: Number(revision), receivers, participants: new Map(list) };
 }

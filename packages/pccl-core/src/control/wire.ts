@@ -7,6 +7,7 @@ import {
   HOST_ID_CHARACTERS_MAX,
   PEERS_MAX,
   STATE_NAME_BYTES_MAX,
+  SYNC_SOURCES_MAX,
   STATE_TENSORS_MAX,
 } from "../base/limits.js";
 import type {
@@ -24,6 +25,7 @@ import type {
   RingOp,
   StateEntry,
   SyncFetch,
+  SyncSource,
   SyncStrategy,
   View,
 } from "../membership/messages.js";
@@ -78,6 +80,7 @@ const STRATEGIES = {
   SYNC_STRATEGY_ENFORCE_POPULAR: "enforce-popular",
   SYNC_STRATEGY_RECEIVE_ONLY: "receive-only",
   SYNC_STRATEGY_SEND_ONLY: "send-only",
+  SYNC_STRATEGY_SEED: "seed",
 } as const satisfies Record<string, SyncStrategy>;
 
 /** The key of `names` that stands for `value`. */
@@ -283,6 +286,7 @@ function entriesFromWire(wire: readonly StateEntry__Output[]): StateEntry[] {
       dtype: entry.dtype,
       count: integer("entries.count", entry.count, 0),
       hash: hashToHex("entries.hash", entry.hash),
+      allowInequality: entry.allowInequality,
     };
   });
 }
@@ -366,6 +370,7 @@ function peerMessage(wire: WirePeerOutput): PeerMessage {
         requestId: offer.requestId,
         revision: integer("sync_offer.revision", offer.revision, 0),
         strategy: enumOf("sync_offer.strategy", STRATEGIES, offer.strategy),
+        background: offer.background,
         entries: entriesFromWire(offer.entries),
       };
     }
@@ -444,12 +449,8 @@ function peerMessageBody(message: PeerMessage): WirePeerMessage {
           requestId: message.requestId,
           revision: message.revision,
           strategy: nameOf(STRATEGIES, message.strategy),
-          entries: message.entries.map(({ name, dtype, count, hash }) => ({
-            name,
-            dtype,
-            count,
-            hash: hexToHash(hash),
-          })),
+          background: message.background,
+          entries: message.entries.map(({ hash, ...entry }) => ({ ...entry, hash: hexToHash(hash) })),
         },
       };
     case "sync-done": {
@@ -563,10 +564,14 @@ function coordinatorMessage(wire: WireCoordinatorOutput): CoordinatorMessage {
         kind: "sync-plan",
         requestId: plan.requestId,
         revision: integer("sync_plan.revision", plan.revision, 0),
-        source:
-          plan.source === null || plan.source === undefined
-            ? undefined
-            : memberFromWire("sync_plan.source", plan.source),
+        sources: atMost("sync_plan.sources", plan.sources, 2 * SYNC_SOURCES_MAX).map(
+          ({ member, complete }): SyncSource => ({
+            member: memberFromWire("sync_plan.sources.member", present("member", member)),
+            complete,
+          }),
+        ),
+        share: plan.share,
+        shares: integer("sync_plan.shares", plan.shares, plan.share + 1),
         fetches: plan.fetches.map(
           (fetch: SyncFetch__Output): SyncFetch => ({
             name: fetch.name,
@@ -582,6 +587,10 @@ function coordinatorMessage(wire: WireCoordinatorOutput): CoordinatorMessage {
         requestId: complete.requestId,
         revision: integer("sync_complete.revision", complete.revision, 0),
       };
+    }
+    case "syncEnded": {
+      const { requestId, revision } = present("sync_ended", wire.syncEnded);
+      return { kind: "sync-ended", requestId, revision: integer("sync_ended.revision", revision, 0) };
     }
     case "callFailed": {
       const { requestId, code, message } = present("call_failed", wire.callFailed);
@@ -664,13 +673,22 @@ function coordinatorMessageBody(message: CoordinatorMessage): WireCoordinatorMes
         syncPlan: {
           requestId: message.requestId,
           revision: message.revision,
-          source: message.source === undefined ? null : memberToWire(message.source),
+          sources: message.sources.map(({ member, complete }) => ({
+            member: memberToWire(member),
+            complete,
+          })),
+          share: message.share,
+          shares: message.shares,
           fetches: message.fetches.map(({ name, hash }) => ({ name, hash: hexToHash(hash) })),
         },
       };
     case "sync-complete": {
       const { requestId, revision } = message;
       return { syncComplete: { requestId, revision } };
+    }
+    case "sync-ended": {
+      const { requestId, revision } = message;
+      return { syncEnded: { requestId, revision } };
     }
     case "call-failed": {
       const { requestId, code, message: text } = message;

@@ -85,14 +85,23 @@ export interface LinkFailure {
   readonly reason: string;
 }
 
-export type SyncStrategy = "enforce-popular" | "receive-only" | "send-only";
+/** seed: begins the group's state again, when no holder is left. */
+export type SyncStrategy = "enforce-popular" | "receive-only" | "send-only" | "seed";
 
 export interface StateEntry {
   readonly name: string;
   readonly dtype: string;
   readonly count: number;
-  /** 32 hex digits. */
+  /** The root of its hash tree, 32 hex digits. */
   readonly hash: string;
+  /** Its content isn't part of what must be the same. */
+  readonly allowInequality: boolean;
+}
+
+export interface SyncSource {
+  readonly member: Member;
+  /** Otherwise it fetches itself, and has what came so far. */
+  readonly complete: boolean;
 }
 
 export interface SyncFetch {
@@ -176,6 +185,8 @@ export type PeerMessage =
       readonly requestId: number;
       readonly revision: number;
       readonly strategy: SyncStrategy;
+      /** Isn't kept waiting for those who fetch. */
+      readonly background: boolean;
       readonly entries: readonly StateEntry[];
     }
   | { readonly kind: "sync-done"; readonly requestId: number; readonly ok: boolean; readonly reason: string }
@@ -222,11 +233,16 @@ export type CoordinatorMessage =
       readonly kind: "sync-plan";
       readonly requestId: number;
       readonly revision: number;
-      /** Absent when there is nothing to fetch. */
-      readonly source: Member | undefined;
+      /** Empty when there is nothing to fetch. */
+      readonly sources: readonly SyncSource[];
+      /** Of the `shares` members that fetch, this one is number `share`. */
+      readonly share: number;
+      readonly shares: number;
       readonly fetches: readonly SyncFetch[];
     }
   | { readonly kind: "sync-complete"; readonly requestId: number; readonly revision: number }
+  /** Nobody fetches any more; to those whose call has ended before, because they offered so. */
+  | { readonly kind: "sync-ended"; readonly requestId: number; readonly revision: number }
   | {
       readonly kind: "call-failed";
       readonly requestId: number;

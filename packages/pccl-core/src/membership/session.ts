@@ -370,10 +370,10 @@ function onNumbered(state: SessionState, turn: Turn, message: CoordinatorMessage
       return;
     }
     case "sync-plan": {
-      const { requestId, revision, source, fetches } = message;
+      const { requestId, revision, sources, share, shares, fetches } = message;
       if (!state.open.has(requestId)) return;
       state.sync = { offerId: requestId, doneId: undefined };
-      return answer(state, turn, requestId, ["sync-offer"], { revision, source, fetches });
+      return answer(state, turn, requestId, ["sync-offer"], { revision, sources, share, shares, fetches });
     }
     case "sync-complete": {
       const doneId = state.sync?.offerId === message.requestId ? state.sync.doneId : undefined;
@@ -381,6 +381,8 @@ function onNumbered(state: SessionState, turn: Turn, message: CoordinatorMessage
       state.sync = undefined;
       return answer(state, turn, doneId, ["sync-done"], message.revision);
     }
+    case "sync-ended":
+      return notify(turn, { kind: "sync-ended", offerId: message.requestId });
     case "call-failed":
       return onCallFailed(state, turn, message);
     default:
@@ -527,9 +529,9 @@ function onRequest(state: SessionState, turn: Turn, request: SessionRequest): vo
       state.open.set(id, kind);
       return send(state, turn, { kind: "topology-query", requestId: id });
     case "sync-offer": {
-      const { revision, strategy, entries } = request;
+      const { revision, strategy, background, entries } = request;
       state.open.set(id, kind);
-      return send(state, turn, { kind: "sync-offer", requestId: id, revision, strategy, entries });
+      return send(state, turn, { kind, requestId: id, revision, strategy, background, entries });
     }
     case "sync-done": {
       const { sync } = state;

@@ -18,8 +18,9 @@ import type {
   Ring,
   RingOp,
 } from "./messages.js";
+import type { SyncRecord } from "./election.js";
+import type { Sync } from "./sync.js";
 import type { PathRecord } from "./host-paths.js";
-import type { Sync, SyncRecord } from "./sync.js";
 
 /** Names one stream; given out by the caller of step(), never used twice. */
 export type ConnectionId = number;
@@ -400,7 +401,8 @@ export function forget(state: CoordinatorState, turn: Turn, peer: Peer, reason: 
     setCall(state, peer, undefined);
     count(state, peer, "members", -1);
     state.departed.push({ peerId: peer.id, group: peer.group, reason });
-    state.syncs.get(peer.group)?.lost.push(peer.id);
+    const participant = state.syncs.get(peer.group)?.participants.get(peer.id);
+    if (participant !== undefined) participant.state = "failed";
   }
   if (state.change?.members.has(peer.id)) state.change.incomplete = true;
   if (peer.connection === undefined) return;

@@ -65,10 +65,11 @@ describe.skipIf(WHY_SKIPPED !== undefined)(`emulated links (${WHY_SKIPPED ?? "wa
   });
 
   it("gives the group the ring that goes over the fast links", async () => {
-    const inHost = (host: number): string[] => ["netns", "exec", `${name}-${host}`, process.execPath];
     const program = spawn(
       "ip",
-      [...inHost(0), PCCL, "coordinator", "--listen", "10.77.0.1:0", "--min-peers", "4"],
+      ["netns", "exec", `${name}-0`, process.execPath, PCCL, "coordinator"].concat(
+        ["--listen", "10.77.0.1:0", "--min-peers", "4"],
+      ),
       { stdio: ["ignore", "pipe", "inherit"] },
     );
     coordinator = program;
@@ -76,7 +77,7 @@ describe.skipIf(WHY_SKIPPED !== undefined)(`emulated links (${WHY_SKIPPED ?? "wa
     const address = /10\.77\.0\.1:\d+/.exec(line)?.[0];
     const admitted: Promise<unknown>[] = [];
     for (let host = 0; host < 4; host++) {
-      const peer = new PeerProcess(inHost(host));
+      const peer = new PeerProcess(`${name}-${host}`);
       peers.push(peer);
       admitted.push(peer.call("connect", { address, options: {} }));
       await Promise.race([peer.pending, admitted.at(-1)]);
