@@ -236,8 +236,9 @@ function betterOrder(state: CoordinatorState, turn: Turn, ring: Ring): readonly 
   if (hosts.length < 3) return undefined;
   const paths = pathsBetweenHosts(hosts, findPath(state));
   const now = hosts.map((_, node) => node);
-  // The same search each time, from where the last one has come to: seeded by the ring's epoch.
-  const best = solveRing(paths, { start: now, seed: ring.epoch, evaluations: RING_SEARCH_EVALUATIONS });
+  // Of more hosts than can be solved exactly each call searches on from where the last one has come to, another way.
+  const seed = Math.floor(turn.nowMs);
+  const best = solveRing(paths, { start: now, seed, evaluations: RING_SEARCH_EVALUATIONS });
   const [cost, before] = [ringCost(paths, best), ringCost(paths, now)];
   const peerIds = best.flatMap((node) => hosts[node] as PeerId[]);
   // Hosts that a large ring goes through more than once, from before they were told apart, are worth it by themselves.
