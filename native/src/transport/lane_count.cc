@@ -12,9 +12,10 @@ using namespace std::chrono_literals;
 
 constexpr auto local_network_round_trip = 4ms;
 constexpr std::uint32_t local_network_max = 4;
-// Linux bounds a connection's send buffer by 4 MiB, so its throughput by about 3.5 MB per round trip; at the start
-// there are as many as carry 2 Gbit/s then.
-constexpr auto round_trip_per_connection = 12500us;
+// By default Linux gives a connection a send buffer of 8 MiB at the most, and so about 7 MB per round trip; at the
+// start there are as many as carry 2 Gbit/s then. More than are needed do harm: the slower each one is, the longer a
+// chunk takes on its way.
+constexpr auto round_trip_per_connection = 25ms;
 constexpr std::uint32_t start_max = 8;
 // A start of congestion control takes about as many round trips, and so does a cycle of BBR's.
 constexpr int settling_round_trips = 10;
