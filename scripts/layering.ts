@@ -13,6 +13,7 @@ interface Layer {
 }
 
 const CORE = "packages/pccl-core/src";
+const MOE = "packages/moe-ep/src";
 /** Stands for every module of Node's own. */
 const NODE = "node:*";
 const PUBLIC_CORE = ["@pccl/core", "@pccl/core/coordinator", "@pccl/core/diloco"];
@@ -65,7 +66,18 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
     mayUse: [`${CORE}/bench`, `${CORE}/stress`, `${CORE}/sim`, `${CORE}/control`, `${CORE}/base`, NODE],
   },
   { folder: CORE, mayUse: [`${CORE}/peer`, `${CORE}/base`] },
-  { folder: "packages/moe-ep/src", mayUse: [...PUBLIC_CORE, "@pccl/core/base", "@pccl/bindings", NODE] },
+  { folder: `${MOE}/base`, mayUse: ["@pccl/core/base", "@pccl/bindings", NODE] },
+  { folder: `${MOE}/planner`, mayUse: [`${MOE}/base`, "@pccl/core/base", "@pccl/bindings"] },
+  { folder: `${MOE}/routing`, mayUse: [`${MOE}/base`, "@pccl/core/base", "@pccl/bindings", NODE] },
+  { folder: `${MOE}/experts`, mayUse: [`${MOE}/base`, "@pccl/core/base", "@pccl/bindings"] },
+  {
+    folder: `${MOE}/cli`,
+    mayUse: [`${MOE}/planner`, `${MOE}/routing`, `${MOE}/experts`, `${MOE}/base`, "@pccl/core/base", NODE],
+  },
+  {
+    folder: MOE,
+    mayUse: [`${MOE}/planner`, `${MOE}/routing`, `${MOE}/experts`, `${MOE}/base`],
+  },
   { folder: "examples/diloco-language-model/src", mayUse: [...PUBLIC_CORE, "@jax-js/jax", NODE] },
   { folder: "bench/src", mayUse: [...PUBLIC_CORE, "@pccl/moe-ep", CORE_TESTING, "tinybench", NODE] },
 ];
@@ -86,14 +98,15 @@ export const NATIVE_LAYERS: readonly Layer[] = [
   { folder: NATIVE_FACE, mayUse: [] },
   nativeLayer("base", []),
   nativeLayer("reduce", ["base"]),
+  nativeLayer("quantize", ["base"]),
   nativeLayer("hash", ["base"]),
   nativeLayer("transport", ["base"]),
-  nativeLayer("collective", ["reduce", "hash", "transport", "base"]),
+  nativeLayer("collective", ["reduce", "quantize", "hash", "transport", "base"]),
   nativeLayer("state", ["hash", "transport", "base"]),
   nativeLayer("gemm", ["base"]),
   nativeLayer("moe", ["gemm", "base"]),
   nativeLayer("engine", ["collective", "state", "reduce", "hash", "transport", "base"]),
-  nativeLayer("node", ["engine", "moe", "base"], JAVASCRIPT_HEADERS),
+  nativeLayer("node", ["engine", "quantize", "moe", "base"], JAVASCRIPT_HEADERS),
 ];
 
 /** Blanks comments and leaves strings alone, which may hold what looks like one. */

@@ -2,8 +2,9 @@
 // and one I/O thread that moves and combines bytes. It knows nothing of Node, of gRPC or of who decides
 // membership: whoever holds it tells it the views.
 //
-// Threads: every method may be called from any thread. Callbacks run on the engine's own threads; they must not
-// block, throw, call back into the engine or hold the last reference to it: they only hand the event on.
+// Threads: every method may be called from any thread. Callbacks run on the engine's own threads, or within start() on
+// its caller's; they must not block, throw, call back into the engine or hold the last reference to it: they only hand
+// the event on.
 #pragma once
 
 #include <array>
@@ -16,6 +17,8 @@
 #include <optional>
 #include <string>
 #include <vector>
+
+#include "pccl/quantization.h"
 
 namespace pccl {
 
@@ -54,7 +57,7 @@ enum class Collective : std::uint8_t {
 };
 
 // How an op was carried out, and over what.
-enum class Algorithm : std::uint8_t { alone, ring, one_shot, chain, pairwise, direct, hierarchical };
+enum class Algorithm : std::uint8_t { alone, ring, one_shot, chain, pairwise, direct, hierarchical, quantized };
 enum class Transport : std::uint8_t { none, tcp, shm, mixed };
 
 // Codes of packages/pccl-core/src/base/error-catalogue.ts; error_code_name gives the ERR_PCCL_* string.
@@ -73,6 +76,7 @@ enum class ErrorCode : std::uint8_t {
   internal,             // a rule of the engine or of a peer's was broken: a bug
   io,                   // the system refused a port, or what an engine needs to begin
   out_of_memory,        // the system has no memory for what a call needs
+  non_finite_input,     // a member's input has NaN or infinities, and the call's quantization doesn't pass them
 };
 const char* error_code_name(ErrorCode code);
 
@@ -186,6 +190,8 @@ struct CollectiveCall {
   ReduceOp op = ReduceOp::sum;  // of all_reduce and reduce_scatter
   std::uint64_t tag = 0;
   PeerId peer = 0;
+  // Of all_reduce and reduce_scatter of f32, but for prod, in groups of up to 16.
+  Quantization quantization = {};
   // The buffers lie in huge pages, so that peers on this host read them cheaply.
   bool in_huge_pages = false;
   // Of all_to_all: elements per rank, both or none.

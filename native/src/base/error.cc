@@ -33,6 +33,8 @@ const char* error_code_name(ErrorCode code) {
       return "ERR_PCCL_LISTEN_FAILED";
     case ErrorCode::out_of_memory:
       return "ERR_PCCL_OUT_OF_MEMORY";
+    case ErrorCode::non_finite_input:
+      return "ERR_PCCL_NON_FINITE_INPUT";
   }
   return "ERR_PCCL_INTERNAL";
 }

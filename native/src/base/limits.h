@@ -49,6 +49,8 @@ inline constexpr std::size_t shm_ring_bytes = 512 * 1024;
 // lane, and what is urgent waits behind it. On a machine, and in a local network, there is no such limit.
 inline constexpr int lane_unsent_bytes_max = 256 * 1024;
 inline constexpr std::uint64_t send_buffer_bytes_min = 128 * 1024;
+// Of an op that its caller's thread drives.
+inline constexpr std::size_t driven_bytes_max = 64 * 1024;
 // Numbered frames that a peer leaves unacknowledged before its link counts as broken.
 inline constexpr std::size_t link_frames_unacknowledged_max = 16384;
 // Chunks that a lane remembers; it sends no more until the peer has acknowledged some.

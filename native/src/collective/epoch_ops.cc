@@ -108,6 +108,11 @@ std::optional<OpKey> EpochOps::new_key(const CollectiveCall& call) {
 // Why this epoch can't carry the call out. It was checked, but perhaps by another view.
 std::optional<Error> EpochOps::refusal(const CollectiveCall& call) const {
   const CollectiveTraits& kind = traits(call.kind);
+  if (call.quantization.format != QuantizedFormat::none && ranks_ > limits::fully_linked_max) {
+    const std::string message = op_name(call) + ": it is quantized, and the group has more than " +
+                                std::to_string(limits::fully_linked_max) + " members, which aren't all linked";
+    return Error{ErrorCode::invalid_argument, message, {}};
+  }
   if (!kind.of_two && !kind.has_root) return std::nullopt;
   const bool member =
       std::any_of(view_.ring.begin(), view_.ring.end(), [&](const Member& other) { return other.id == call.peer; });
@@ -208,8 +213,9 @@ void EpochOps::do_work() {
   Record& record = found->second;
   std::optional<Error> error = record.op->work();
   if (!error) return advance_commit(record);
-  const ErrorCode code = error->code == ErrorCode::peer_lost ? ErrorCode::peer_lost : ErrorCode::cancelled;
-  flood(key, {code, view_.self, {}});
+  const bool is_told = error->code == ErrorCode::peer_lost || error->code == ErrorCode::non_finite_input;
+  flood(key, {is_told ? error->code : ErrorCode::cancelled, view_.self, {}});
+  if (error->code == ErrorCode::non_finite_input) error->peer = view_.self;
   error->message = name(record) + ": " + error->message;
   settle(record, std::move(error), OpState::aborted);
 }

@@ -13,6 +13,7 @@
 #include "collective/hierarchical_reduce.h"
 #include "collective/one_shot_reduce.h"
 #include "collective/pairwise_reduce_scatter.h"
+#include "collective/quantized_reduce.h"
 #include "collective/ring_op.h"
 
 namespace pccl {
@@ -80,6 +81,9 @@ bool is_on_one_host(const CollectiveCall& call, const Op::Context& context) {
 
 std::unique_ptr<Op> make_op(const Op::Request& request, const Op::Context& context) {
   const auto [kind, seat] = std::pair(request.call.kind, context.seat);
+  if (request.call.quantization.format != QuantizedFormat::none) {
+    return std::make_unique<QuantizedReduce>(request, context);
+  }
   if (seat.ranks == 1) return std::make_unique<AloneOp>(request, context);
   std::unique_ptr<Op> links = make_link_op(request, context);
   if (is_short(request.call, seat)) return links;

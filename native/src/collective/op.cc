@@ -6,6 +6,8 @@ namespace pccl {
 
 Descriptor describe_call(const CollectiveCall& call) {
   Descriptor descriptor{.count = 0, .dtype = call.dtype, .op = ReduceOp::sum, .kind = call.kind, .root = 0};
+  descriptor.quantization = call.quantization;
+  descriptor.quantization.seed = 0;
   switch (call.kind) {
     case Collective::all_reduce:
       descriptor.count = call.send_count;

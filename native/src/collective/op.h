@@ -126,7 +126,7 @@ class Op {
   virtual void send_again(std::uint32_t, const DataBody&) {}
 
   // What it has scheduled: a piece of work of its own, short enough for all else to wait. An error ends the op, at the
-  // others too: as peer_lost, which asks for another try, if it is that, and else as withdrawn.
+  // others too: as peer_lost, which asks for another try, or non_finite_input, if it is that, and else as withdrawn.
   virtual std::optional<Error> work() { return std::nullopt; }
 
   // The whole result is here. It counts once every partner's `ready` has come.

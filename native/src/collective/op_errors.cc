@@ -2,11 +2,25 @@
 
 #include "base/collectives.h"
 #include "base/dtype.h"
+#include "base/quantization.h"
 
 namespace pccl {
 namespace {
 
-// "all_reduce (sum) of 10 f32", "gather of 10 f32 to peer 3"
+// "u8 (zero point, blocks of 256, rounded stochastically, NaN passes)"
+std::string describe(const Quantization& quantization) {
+  std::string text = quantized_format_name(quantization.format);
+  const bool is_cast_only = is_cast(quantization.format);
+  std::string options;
+  const auto add = [&](const std::string& option) { options.append(options.empty() ? " (" : ", ").append(option); };
+  if (quantization.scheme == QuantizationScheme::zero_point) add("zero point");
+  if (!is_cast_only) add("blocks of " + std::to_string(quantization.block));
+  if (quantization.rounding == QuantizationRounding::stochastic) add("rounded stochastically");
+  if (quantization.pass_non_finite) add("NaN passes");
+  return text + options + (options.empty() ? "" : ")");
+}
+
+// "all_reduce (sum) of 10 f32 as u8 (blocks of 256)", "gather of 10 f32 to peer 3"
 std::string describe(const Descriptor& descriptor) {
   const CollectiveTraits& kind = traits(descriptor.kind);
   std::string text = kind.name;
@@ -16,6 +30,7 @@ std::string describe(const Descriptor& descriptor) {
   if (!pair_by_pair || descriptor.count > 0) text += " of " + std::to_string(descriptor.count);
   text.append(" ").append(dtype_name(descriptor.dtype));
   if (kind.has_root) text += " with root " + std::to_string(descriptor.root);
+  if (descriptor.quantization.format != QuantizedFormat::none) text += " as " + describe(descriptor.quantization);
   return text;
 }
 
@@ -47,6 +62,10 @@ Error abort_error(const std::string& name, const AbortReason& reason) {
   }
   if (reason.code == ErrorCode::peer_lost) {
     return {reason.code, name + ": " + origin + " couldn't go on with it; call it again", reason.origin};
+  }
+  if (reason.code == ErrorCode::non_finite_input) {
+    const std::string what = "'s input has NaN, an infinity, or a number too large for its format";
+    return {reason.code, name + ": " + origin + what, reason.origin};
   }
   if (!reason.mismatch) {
     return {ErrorCode::cancelled, name + ": " + origin + " withdrew it before it was done", reason.origin};

@@ -7,6 +7,7 @@
 #include "base/collectives.h"
 #include "base/dtype.h"
 #include "base/limits.h"
+#include "base/quantization.h"
 #include "transport/ring_links.h"
 
 namespace pccl {
@@ -62,8 +63,18 @@ void check_peer(const CollectiveCall& call, const InstalledView& view) {
                    "and this peer has no link with " + peer);
 }
 
+void check_quantization(const CollectiveCall& call) {
+  const Quantization& quantization = call.quantization;
+  if (quantization.format == QuantizedFormat::none) return;
+  if (const char* const fault = quantization_fault(quantization)) refuse(call, std::string("quantization: ") + fault);
+  if (!traits(call.kind).reduces) refuse(call, "only all_reduce and reduce_scatter can be quantized");
+  if (call.dtype != DType::f32) refuse(call, std::string("only f32 can be quantized, not ") + dtype_name(call.dtype));
+  if (call.op == ReduceOp::prod) refuse(call, "products can't be quantized: their errors multiply too");
+}
+
 void check_group_size(const CollectiveCall& call, const InstalledView& view) {
-  const bool in_blocks = call.kind == Collective::all_to_all || call.kind == Collective::gather ||
+  const bool quantized = call.quantization.format != QuantizedFormat::none;
+  const bool in_blocks = quantized || call.kind == Collective::all_to_all || call.kind == Collective::gather ||
                          call.kind == Collective::scatter;
   if (!in_blocks || view.group_size <= limits::fully_linked_max) return;
   refuse(call, "the group has " + std::to_string(view.group_size) + " members, and only those of up to " +
@@ -97,6 +108,7 @@ void check_call(const CollectiveCall& call) {
   }
   if (!is_dtype(static_cast<std::uint8_t>(call.dtype))) refuse(call, "unknown dtype");
   if (!is_reduce_op(static_cast<std::uint8_t>(call.op))) refuse(call, "unknown reduction");
+  check_quantization(call);
   if (is_v(call) && call.kind != Collective::all_to_all) refuse(call, "counts per rank are for all_to_all only");
   switch (call.kind) {
     case Collective::barrier:

@@ -1,5 +1,5 @@
 // The public Engine: checks calls on the caller's thread, keeps who is in flight, and hands the work to the I/O
-// thread.
+// thread, or does it in that one's place.
 #include "pccl/engine.h"
 
 #include <algorithm>
@@ -14,6 +14,7 @@
 
 #include "base/check.h"
 #include "base/collectives.h"
+#include "base/dtype.h"
 #include "base/limits.h"
 #include "engine/call_checks.h"
 #include "engine/core.h"
@@ -95,6 +96,11 @@ void check_tensors(const char* operation, const std::vector<Tensor>& tensors) {
                                               std::to_string(limits::tensor_name_bytes_max));
     }
   }
+}
+
+// What a caller may move by itself: all of it takes less time than two threads' wake-ups.
+bool is_short(const CollectiveCall& call) {
+  return std::max(call.send_count, call.recv_count) * element_bytes(call.dtype) <= limits::driven_bytes_max;
 }
 
 void check_memory(const char* operation, const std::string& name, const void* at, std::uint64_t bytes) {
@@ -266,7 +272,7 @@ auto EngineImpl::ask_unchecked(F question) const {
 
 template <typename F>
 auto EngineImpl::ask(const char* operation, F question) const {
-  if (std::this_thread::get_id() == thread_.get_id()) {
+  if (loop_.is_mine()) {
     refuse(ErrorCode::internal, std::string(operation) + ": called from one of the engine's callbacks");
   }
   auto answer = [&] {
@@ -281,7 +287,7 @@ OpId EngineImpl::start(const CollectiveCall& call, OpCallback callback) {
   check_call(call);
   const CollectiveTraits& kind = traits(call.kind);
   const std::string name = std::string(kind.name) + ": ";
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   check_open(kind.name);
   if (!view_) refuse(ErrorCode::not_installed, name + "no view has been installed yet");
   check_call_in(call, *view_);
@@ -298,8 +304,18 @@ OpId EngineImpl::start(const CollectiveCall& call, OpCallback callback) {
   ++collectives_;
   loop_.expect(true);
   const Op::Request request{id, call, view_->ring_epoch, std::chrono::steady_clock::now()};
-  enter(id, {.callback = std::move(callback), .collective = true, .tag = tag},
-        [this, request] { core_->start(request); });
+  Call entry{.callback = std::move(callback), .collective = true, .tag = tag};
+  // Taken with mutex_ held, as a task is posted: close() comes before or after.
+  const bool waits = view_->group_size > 1;
+  auto driver = collectives_ == 1 && is_short(call) ? loop_.try_drive(waits) : std::nullopt;
+  if (!driver) {
+    enter(id, std::move(entry), [this, request] { core_->start(request); });
+    return id;
+  }
+  calls_.emplace(id, std::move(entry));
+  lock.unlock();
+  driver->run([&] { core_->start(request); });
+  driver->look_around();
   return id;
 }
 
@@ -413,7 +429,7 @@ bool EngineImpl::abort_if_missing(Epoch epoch, const OpKey& key, PeerId peer) {
 
 void EngineImpl::close() {
   // A thread can't wait for its own end: whoever lets a callback hold the last reference finds out here.
-  PCCL_CHECK(std::this_thread::get_id() != thread_.get_id());
+  PCCL_CHECK(!loop_.is_mine());
   const std::lock_guard closing(close_mutex_);
   if (!thread_.joinable()) return;
   {

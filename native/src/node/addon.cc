@@ -9,6 +9,7 @@
 #include "node/moe_planner.h"
 #include "node/moe_router.h"
 #include "node/page_memory.h"
+#include "node/quantization.h"
 
 namespace pccl::node {
 
@@ -56,6 +57,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("createEngine", Napi::Function::New<create_engine>(env, "createEngine"));
   exports.Set("attachEngine", Napi::Function::New<attach_engine>(env, "attachEngine"));
   exports.Set("allocate", Napi::Function::New<allocate>(env, "allocate"));
+  exports.Set("quantize", Napi::Function::New<quantize>(env, "quantize"));
+  exports.Set("dequantize", Napi::Function::New<dequantize>(env, "dequantize"));
   exports.Set("planExperts", Napi::Function::New<plan_experts>(env, "planExperts"));
   exports.Set("projectRouter", Napi::Function::New<project_router>(env, "projectRouter"));
   exports.Set("projectRouterGradient", Napi::Function::New<project_router_gradient>(env, "projectRouterGradient"));

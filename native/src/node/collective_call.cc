@@ -8,6 +8,7 @@
 #include "base/dtype.h"
 #include "node/arguments.h"
 #include "node/errors.h"
+#include "node/quantization.h"
 
 namespace pccl::node {
 
@@ -124,7 +125,10 @@ ReadCall read_collective_call(Napi::Value value) {
   const CollectiveTraits& kind = traits(call.kind);
   Reader reader(value.Env(), call, read.lease);
   const Properties properties{object.Get("send"), object.Get("recv"), object.Get("data"), object.Get("dtype")};
-  if (kind.reduces) call.op = read_reduce_op(object.Get("op"), reader.what("op"));
+  if (kind.reduces) {
+    call.op = read_reduce_op(object.Get("op"), reader.what("op"));
+    call.quantization = read_quantization(object.Get("quantize"), reader.what("quantize"));
+  }
   const char* const peer = kind.has_root                     ? "root"
                            : call.kind == Collective::send ? "to"
                            : call.kind == Collective::recv ? "from"

@@ -12,7 +12,7 @@
 
 namespace pccl::node {
 
-inline constexpr std::size_t error_code_count = static_cast<std::size_t>(ErrorCode::out_of_memory) + 1;
+inline constexpr std::size_t error_code_count = static_cast<std::size_t>(ErrorCode::non_finite_input) + 1;
 
 Napi::Error error_of(Napi::Env env, const Error& error);
 [[noreturn]] void throw_error(Napi::Env env, const Error& error);

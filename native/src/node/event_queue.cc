@@ -14,8 +14,9 @@ Napi::Number number(Napi::Env env, std::uint64_t value) {
 }
 
 // By the numbers of Algorithm and Transport.
-constexpr std::array algorithm_names = {"alone", "ring", "one-shot", "chain", "pairwise", "direct", "hierarchical"};
-static_assert(algorithm_names.size() == static_cast<std::size_t>(Algorithm::hierarchical) + 1);
+constexpr std::array algorithm_names = {"alone", "ring", "one-shot", "chain", "pairwise", "direct", "hierarchical",
+                                        "quantized"};
+static_assert(algorithm_names.size() == static_cast<std::size_t>(Algorithm::quantized) + 1);
 constexpr std::array transport_names = {"none", "tcp", "shm", "mixed"};
 static_assert(transport_names.size() == static_cast<std::size_t>(Transport::mixed) + 1);
 

@@ -20,6 +20,10 @@ constexpr std::uint64_t wake_token = 0;
 // What a sleeper loses by being woken is of this size; to look around for longer would cost more than it can gain.
 constexpr EventLoop::Clock::duration spin_max = std::chrono::microseconds(50);
 constexpr EventLoop::Clock::duration spin_min = std::chrono::microseconds(1);
+// A driver, whose thread has other things to do, gives the loop back after so long, also when others have had the core.
+constexpr EventLoop::Clock::duration drive_max = std::chrono::microseconds(100);
+constexpr EventLoop::Clock::duration away_min = std::chrono::microseconds(5);
+constexpr int drive_again_max = 3;
 // Somebody else has had the core for as long: it isn't asked for again for a pause that doubles each time.
 constexpr EventLoop::Clock::duration away_max = std::chrono::microseconds(20);
 constexpr EventLoop::Clock::duration spin_pause_min = std::chrono::microseconds(100);
@@ -124,9 +128,13 @@ bool EventLoop::post(Task task) {
     has_posted_.store(true, std::memory_order_relaxed);
     if (!std::exchange(asleep_, false)) return true;
   }
+  kick();
+  return true;
+}
+
+void EventLoop::kick() {
   const std::uint64_t one = 1;
   [[maybe_unused]] const auto written = ::write(wake_.get(), &one, sizeof one);
-  return true;
 }
 
 void EventLoop::stop() {
@@ -212,22 +220,55 @@ bool EventLoop::may_sleep() {
     if (!posted_.empty()) return false;
     asleep_ = true;
   }
-  return std::all_of(pollers_.begin(), pollers_.end(), [](Poller* poller) { return poller->sleep(); });
+  return put_pollers_to_sleep();
+}
+
+bool EventLoop::put_pollers_to_sleep() {
+  const bool idle = expected_.load(std::memory_order_relaxed) == 0;
+  bool all = true;
+  for (Poller* const poller : pollers_) all = poller->sleep(idle) && all;
+  return all;
 }
 
 void EventLoop::sleep() {
   const auto begin = Clock::now();
-  serve_descriptors(timeout_ms());
+  const int timeout = timeout_ms();
+  wakes_for_ = next_timer();
+  const std::uint64_t drives = drives_;
+  std::array<epoll_event, 64> events;
+  leave();
+  const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout);
+  PCCL_CHECK(count >= 0 || errno == EINTR);
+  thread_waits_.store(true, std::memory_order_relaxed);
+  take();
+  thread_waits_.store(false, std::memory_order_relaxed);
+  // What a driver has served since comes again if it isn't over.
+  if (count > 0 && drives == drives_) serve({events.data(), static_cast<std::size_t>(count)});
   // With the way to sleep and back, it came about as soon as it would have been waited for.
   if (Clock::now() - begin < 2 * spin_max) spin_ = std::min(2 * spin_, spin_max);
+}
+
+void EventLoop::take() {
+  loop_mutex_.lock();
+  owner_.store(std::this_thread::get_id(), std::memory_order_relaxed);
+}
+
+void EventLoop::leave() {
+  owner_.store(std::thread::id(), std::memory_order_relaxed);
+  loop_mutex_.unlock();
 }
 
 bool EventLoop::serve_descriptors(int timeout_ms) {
   std::array<epoll_event, 64> events;
   const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout_ms);
   PCCL_CHECK(count >= 0 || errno == EINTR);
-  for (int i = 0; i < count; ++i) {
-    const std::uint64_t token = events[static_cast<std::size_t>(i)].data.u64;
+  if (count > 0) serve({events.data(), static_cast<std::size_t>(count)});
+  return count > 0;
+}
+
+void EventLoop::serve(std::span<const epoll_event> events) {
+  for (const epoll_event& event : events) {
+    const std::uint64_t token = event.data.u64;
     if (token == wake_token) {
       std::uint64_t times = 0;
       [[maybe_unused]] const auto got = ::read(wake_.get(), &times, sizeof times);
@@ -235,10 +276,9 @@ bool EventLoop::serve_descriptors(int timeout_ms) {
     }
     const auto found = handlers_.find(token);
     if (found == handlers_.end()) continue;
-    found->second->on_ready(events[static_cast<std::size_t>(i)].events);
+    found->second->on_ready(event.events);
     run_deferred();
   }
-  return count > 0;
 }
 
 int EventLoop::timeout_ms() const {
@@ -249,13 +289,15 @@ int EventLoop::timeout_ms() const {
 }
 
 void EventLoop::run() {
+  take();
+  running_ = true;
   for (;;) {
     {
       const std::lock_guard lock(mutex_);
       asleep_ = false;
       if (stopping_ && posted_.empty()) {
         ended_ = true;
-        return;
+        break;
       }
     }
     if (poll_all() || spin() || !may_sleep()) {
@@ -266,6 +308,58 @@ void EventLoop::run() {
     drain_posted();
     run_timers();
   }
+  running_ = false;
+  leave();
+}
+
+std::optional<EventLoop::Driver> EventLoop::try_drive(bool to_look_around) {
+  if (thread_waits_.load(std::memory_order_relaxed) || !loop_mutex_.try_lock()) return std::nullopt;
+  // What was posted before comes first.
+  const bool busy = !running_ || has_posted_.load(std::memory_order_relaxed);
+  if (busy || (to_look_around && pollers_.empty())) {
+    loop_mutex_.unlock();
+    return std::nullopt;
+  }
+  owner_.store(std::this_thread::get_id(), std::memory_order_relaxed);
+  driven_ = true;
+  ++drives_;
+  for (Poller* const poller : pollers_) poller->wake();
+  return Driver(*this);
+}
+
+void EventLoop::Driver::run(const Task& task) noexcept {
+  task();
+  loop_->run_deferred();
+}
+
+// Not for descriptors: the loop's thread, which sleeps, is woken by those.
+void EventLoop::Driver::look_around() noexcept {
+  auto now = Clock::now();
+  const auto end = now + drive_max;
+  Clock::duration left = spin_max;
+  while (left.count() > 0 && now < end && loop_->expected_.load(std::memory_order_relaxed) > 0 &&
+         !loop_->thread_waits_.load(std::memory_order_relaxed) &&
+         !loop_->has_posted_.load(std::memory_order_relaxed)) {
+    if (!loop_->poll_all()) ::sched_yield();
+    loop_->run_timers();
+    const auto before = std::exchange(now, Clock::now());
+    // While others had the core, this thread's time has not been used up.
+    left -= std::min(now - before, away_min);
+  }
+}
+
+// The loop's thread sleeps on, unless there is something for it by now.
+EventLoop::Driver::~Driver() {
+  if (loop_ == nullptr) return;
+  loop_->driven_ = false;
+  bool asleep = loop_->put_pollers_to_sleep();
+  for (int again = 0; !asleep && again < drive_again_max; ++again) {
+    loop_->poll_all();
+    asleep = loop_->put_pollers_to_sleep();
+  }
+  const bool late = loop_->next_timer() < loop_->wakes_for_;
+  if (!asleep || late) loop_->kick();
+  loop_->leave();
 }
 
 }  // namespace pccl

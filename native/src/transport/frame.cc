@@ -1,12 +1,14 @@
 #include "transport/frame.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "base/collectives.h"
 #include "base/dtype.h"
 #include "base/limits.h"
 #include "base/little_endian.h"
+#include "base/quantization.h"
 
 namespace pccl {
 namespace {
@@ -18,6 +20,7 @@ constexpr std::uint8_t abort_cancelled = 1;
 constexpr std::uint8_t abort_mismatch = 2;
 constexpr std::uint8_t abort_call_mismatch = 3;
 constexpr std::uint8_t abort_peer_lost = 4;
+constexpr std::uint8_t abort_non_finite_input = 5;
 
 constexpr std::size_t mismatch_bytes = 2 * descriptor_bytes + sizeof(PeerId);
 
@@ -63,26 +66,52 @@ RawHeader load(const std::uint8_t* at) {
   return raw;
 }
 
+// All zero for none.
+void store_quantization(const Quantization& quantization, std::uint8_t* at) {
+  std::memset(at, 0, 3);
+  if (quantization.format == QuantizedFormat::none) return;
+  at[0] = static_cast<std::uint8_t>(quantization.format);
+  if (quantization.scheme == QuantizationScheme::zero_point) at[1] |= 1;
+  if (quantization.rounding == QuantizationRounding::stochastic) at[1] |= 2;
+  if (quantization.pass_non_finite) at[1] |= 4;
+  at[2] = static_cast<std::uint8_t>(std::countr_zero(quantization.block));
+}
+
+std::optional<Quantization> load_quantization(const std::uint8_t* at) {
+  if (at[0] == 0) return at[1] == 0 && at[2] == 0 ? std::optional(Quantization{}) : std::nullopt;
+  if (at[1] >= 8 || at[2] >= 32) return {};
+  Quantization quantization{.format = static_cast<QuantizedFormat>(at[0]), .block = std::uint32_t{1} << at[2]};
+  if ((at[1] & 1) != 0) quantization.scheme = QuantizationScheme::zero_point;
+  if ((at[1] & 2) != 0) quantization.rounding = QuantizationRounding::stochastic;
+  quantization.pass_non_finite = (at[1] & 4) != 0;
+  return quantization_fault(quantization) == nullptr ? std::optional(quantization) : std::nullopt;
+}
+
 void store_descriptor(const Descriptor& descriptor, std::uint8_t* at) {
   store_le(at, descriptor.count);
   store_le(at + 8, descriptor.root);
   at[16] = static_cast<std::uint8_t>(descriptor.kind);
   at[17] = static_cast<std::uint8_t>(descriptor.dtype);
   at[18] = static_cast<std::uint8_t>(descriptor.op);
-  std::memset(at + 19, 0, 5);
+  store_quantization(descriptor.quantization, at + 19);
+  std::memset(at + 22, 0, 2);
 }
 
 std::optional<Descriptor> load_descriptor(const std::uint8_t* at) {
-  if (std::any_of(at + 19, at + descriptor_bytes, [](std::uint8_t byte) { return byte != 0; })) return {};
+  if (at[22] != 0 || at[23] != 0) return {};
   if (!is_collective(at[16]) || !is_dtype(at[17]) || !is_reduce_op(at[18])) return {};
+  const auto quantization = load_quantization(at + 19);
+  if (!quantization) return {};
   const Descriptor descriptor{load_le<std::uint64_t>(at), static_cast<DType>(at[17]), static_cast<ReduceOp>(at[18]),
-                              static_cast<Collective>(at[16]), load_le<PeerId>(at + 8)};
+                              static_cast<Collective>(at[16]), load_le<PeerId>(at + 8), *quantization};
   if (descriptor.count > UINT64_MAX / 2 / element_bytes(descriptor.dtype)) return {};
   const CollectiveTraits& kind = traits(descriptor.kind);
   const bool may_be_empty = descriptor.kind == Collective::barrier || descriptor.kind == Collective::all_to_all;
   if (descriptor.count == 0 && !may_be_empty) return {};
   if (descriptor.kind == Collective::recv || (descriptor.root != 0 && !kind.has_root)) return {};
   if (descriptor.op != ReduceOp::sum && !kind.reduces) return {};
+  const bool can_quantize = kind.reduces && descriptor.dtype == DType::f32 && descriptor.op != ReduceOp::prod;
+  if (quantization->format != QuantizedFormat::none && !can_quantize) return {};
   return descriptor;
 }
 
@@ -113,6 +142,7 @@ struct HeaderOf {
     raw.a = body.reason.mismatch                           ? abort_mismatch
             : body.reason.code == ErrorCode::call_mismatch ? abort_call_mismatch
             : body.reason.code == ErrorCode::peer_lost     ? abort_peer_lost
+            : body.reason.code == ErrorCode::non_finite_input ? abort_non_finite_input
                                                            : abort_cancelled;
     raw.payload_bytes = body.reason.mismatch ? mismatch_bytes : 0;
     raw.value = body.reason.origin;
@@ -181,7 +211,7 @@ const char* fault(const RawHeader& raw, std::span<const std::uint8_t, header_byt
       if (raw.a > DoneBody::to_all || raw.value != 0) return "done round out of range";
       return nullptr;
     case FrameType::abort:
-      if (raw.a < abort_cancelled || raw.a > abort_peer_lost) return "unknown abort code";
+      if (raw.a < abort_cancelled || raw.a > abort_non_finite_input) return "unknown abort code";
       return nullptr;
     case FrameType::ack:
       if (raw.a != 0 || raw.key.tag != 0) return "detail in an ack frame";
@@ -274,6 +304,7 @@ std::optional<Frame> decode_frame(std::span<const std::uint8_t, header_bytes> he
       AbortReason reason{ErrorCode::cancelled, raw.value, std::nullopt};
       if (raw.a == abort_call_mismatch) reason.code = ErrorCode::call_mismatch;
       if (raw.a == abort_peer_lost) reason.code = ErrorCode::peer_lost;
+      if (raw.a == abort_non_finite_input) reason.code = ErrorCode::non_finite_input;
       if (raw.a == abort_mismatch) {
         const auto own = load_descriptor(payload.data());
         const auto others = load_descriptor(payload.data() + descriptor_bytes + sizeof(PeerId));

@@ -15,7 +15,8 @@
 //   over   slot   0, version, 0, 0, 0        0      chunks received   its own           none
 //   lanes  count  0                          0      0                 its own           none
 //
-//   descriptor   count u64, root u64, kind u8, dtype u8, op u8, zero u8[5]
+//   descriptor   count u64, root u64, kind u8, dtype u8, op u8, quantized format u8, its options u8, log2 of its block
+//                u8, zero u8[2]; the options are bit 0 zero_point, bit 1 stochastic, bit 2 pass_non_finite
 //   a mismatch   the origin's descriptor, other peer u64, the other's descriptor
 //
 // `from` and `to` are those of an op of two members, which goes between just these, and 0 otherwise. Data and ack
@@ -46,6 +47,7 @@ struct Descriptor {
   ReduceOp op = ReduceOp::sum;
   Collective kind = Collective::all_reduce;
   PeerId root = 0;
+  Quantization quantization = {};  // without its seed
   bool operator==(const Descriptor&) const = default;
 };
 
@@ -57,9 +59,9 @@ struct Mismatch {
 };
 
 struct AbortReason {
-  // cancelled, call_mismatch, peer_lost, or descriptor_mismatch, which has `mismatch`
+  // cancelled, call_mismatch, peer_lost, non_finite_input, or descriptor_mismatch, which has `mismatch`
   ErrorCode code = ErrorCode::cancelled;
-  PeerId origin = 0;  // who withdrew it, found the mismatch, waits in another call, or couldn't go on
+  PeerId origin = 0;  // who withdrew it, found the mismatch, waits in another call, couldn't go on, or has that input
   std::optional<Mismatch> mismatch;
 };
 

@@ -33,7 +33,6 @@ void LaneTuner::sent() {
   owner_.take_carried();
   starved_ = true;
   last_tick_ = EventLoop::Clock::now();
-  if (in_flight_bytes_ > 0) top_up();
   timer_ = EventLoop::Timer(loop_, period_, [this] { tick(); });
 }
 
@@ -53,6 +52,7 @@ void LaneTuner::tick() {
   ticking_ = std::exchange(sent_, false) || carried.bytes > 0;
   if (!ticking_) return top_up_timer_.reset();
   timer_ = EventLoop::Timer(loop_, period_, [this] { tick(); });
+  if (in_flight_bytes_ > 0) top_up();
 }
 
 void LaneTuner::top_up() {

@@ -27,6 +27,7 @@ ShmChannel::ShmChannel(UniqueFd fd, std::unique_ptr<ShmSegment> segment)
 
 bool ShmChannel::start(EventLoop& loop, Channel::Handler& handler) {
   handler_ = &handler;
+  loop_ = &loop;
   EventLoop::Handler& watcher = *this;
   watch_ = EventLoop::Watch(loop, fd_.get(), EPOLLIN, watcher);
   EventLoop::Poller& poller = *this;
@@ -57,8 +58,21 @@ ssize_t ShmChannel::write(std::span<const iovec> from) {
   return -1;
 }
 
+// One that has nothing in flight may be about to call what these bytes are of, and then finds them by itself. While this
+// side is driven, for a moment, its bell can wait.
 void ShmChannel::wake_other(std::uint32_t what) {
-  if ((other_.asleep.load() & what) == 0 || other_.asleep.exchange(0) == 0) return;
+  const std::uint32_t asleep = other_.asleep.load();
+  if ((asleep & what) == 0) return;
+  if (loop_->is_driven() && (asleep & ShmSide::idle) != 0) {
+    bell_is_due_ = true;
+  } else {
+    ring_bell();
+  }
+}
+
+void ShmChannel::ring_bell() {
+  bell_is_due_ = false;
+  if (other_.asleep.exchange(0) == 0) return;
   // When the socket is full of such bytes the other side has enough of them to wake up; its end is found by reading.
   const std::uint8_t bell = 0;
   [[maybe_unused]] const auto sent = ::send(fd_.get(), &bell, 1, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -80,8 +94,9 @@ bool ShmChannel::poll() {
   return true;
 }
 
-bool ShmChannel::sleep() {
-  own_.asleep.store(ShmSide::for_bytes | (waits_for_room_ ? ShmSide::for_room : 0));
+bool ShmChannel::sleep(bool idle) {
+  if (bell_is_due_) ring_bell();
+  own_.asleep.store(ShmSide::for_bytes | (waits_for_room_ ? ShmSide::for_room : 0) | (idle ? ShmSide::idle : 0));
   return !has_bytes() && !has_room();
 }
 

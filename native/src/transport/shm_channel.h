@@ -25,12 +25,14 @@ class ShmChannel final : public Channel, EventLoop::Handler, EventLoop::Poller {
  private:
   void on_ready(std::uint32_t events) override;
   bool poll() override;
-  bool sleep() override;
+  bool sleep(bool idle) override;
+  void wake() override { own_.asleep.store(0); }
 
   bool has_bytes() const;
   bool has_room() const;
   // The other side sleeps for this, and now has it.
   void wake_other(std::uint32_t what);
+  void ring_bell();
 
   UniqueFd fd_;
   const std::unique_ptr<ShmSegment> segment_;
@@ -38,10 +40,12 @@ class ShmChannel final : public Channel, EventLoop::Handler, EventLoop::Poller {
   ShmSide& other_;
   ShmReader reader_;
   ShmWriter writer_;
+  EventLoop* loop_ = nullptr;
   EventLoop::Watch watch_;
   EventLoop::Polling polling_;
   Channel::Handler* handler_ = nullptr;
   bool waits_for_room_ = false;
+  bool bell_is_due_ = false;
   bool ended_ = false;  // the other side has closed the socket
 };
 

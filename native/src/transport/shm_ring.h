@@ -25,6 +25,8 @@ struct ShmSide {
   alignas(64) std::atomic<std::uint64_t> read{0};     // in the ring that it reads
   // What it sleeps for. Whoever has that clears this, and rings.
   static constexpr std::uint32_t for_bytes = 1, for_room = 2;
+  // Beside these: it has nothing in flight.
+  static constexpr std::uint32_t idle = 4;
   alignas(64) std::atomic<std::uint32_t> asleep{0};
 
   // At set-up: where its process has a random value, and whether it can read that of the other's.

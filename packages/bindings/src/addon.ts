@@ -21,6 +21,23 @@ export type DType =
 /** How two contributions are combined, element by element. `avg` is a sum divided by the ring's size. */
 export type ReduceOp = "sum" | "avg" | "max" | "min" | "prod";
 
+/**
+ * How f32 elements travel in fewer bytes. u8, i8 and i4: evenly spaced values, per block from its least to its
+ * greatest one ("min-max"), or with 0 among them ("zero-point"). fp8: e4m3 times a scale per block. bf16, f16: casts.
+ */
+export interface Quantization {
+  readonly format: "u8" | "i8" | "i4" | "fp8" | "bf16" | "f16";
+  /** "min-max" for fp8, bf16 and f16. */
+  readonly scheme: "min-max" | "zero-point";
+  /** Elements that share a scale: a power of two from 32 to 4096; 256 for bf16 and f16. */
+  readonly blockSize: number;
+  readonly rounding: "nearest" | "stochastic";
+  /** 0 to 2^64 - 1. Of stochastic rounding. */
+  readonly seed: bigint;
+  /** NaN and infinities in the input: ERR_PCCL_NON_FINITE_INPUT, or they come out where f32 would give them. */
+  readonly nonFinite: "error" | "pass";
+}
+
 /** Each has its own DType; f16 and bf16 lie in a Uint16Array, as their bits. */
 export type Tensor =
   | Float32Array
@@ -44,12 +61,13 @@ export type Tensor =
  * group's size, and blocks are in rank order.
  */
 export type CollectiveCall =
-  /** Same length; the same array for both means in place. */
+  /** Same length; the same array for both means in place. `quantize`: of f32, but for "prod", in groups of up to 16. */
   | {
       readonly kind: "all-reduce";
       readonly send: Tensor;
       readonly recv: Tensor;
       readonly op: ReduceOp;
+      readonly quantize?: Quantization | undefined;
       readonly dtype?: DType;
       readonly tag: bigint;
     }
@@ -59,6 +77,7 @@ export type CollectiveCall =
       readonly send: Tensor;
       readonly recv: Tensor;
       readonly op: ReduceOp;
+      readonly quantize?: Quantization | undefined;
       readonly dtype?: DType;
       readonly tag: bigint;
     }
@@ -122,7 +141,15 @@ export type CollectiveCall =
       readonly tag: bigint;
     };
 
-export type Algorithm = "ring" | "one-shot" | "chain" | "pairwise" | "direct" | "hierarchical" | "alone";
+export type Algorithm =
+  | "ring"
+  | "one-shot"
+  | "chain"
+  | "pairwise"
+  | "direct"
+  | "hierarchical"
+  | "quantized"
+  | "alone";
 
 /** What carried an op's bytes; "none" when none went anywhere. */
 export type Transport = "tcp" | "shm" | "mixed" | "none";
@@ -286,7 +313,8 @@ export interface Engine {
   view(): InstalledView | undefined;
 
   /**
-   * Starts a collective op; the result arrives as an op event with the returned id. It starts in the installed epoch.
+   * Starts a collective op; the result arrives as an op event with the returned id. A short one that is alone in flight
+   * is carried out in this call, if it takes no more than some 50 µs, and its event comes in the next turn. It starts in the installed epoch.
    * Between prepare and install all-reduce, broadcast, barrier, send and recv wait for the next one; the others, whose
    * buffers have the shape that the installed view asks for, fail with ERR_PCCL_PEER_LOST when it is replaced.
    */
@@ -460,6 +488,11 @@ export interface Addon {
 
   /** A zeroed buffer of whole pages, huge ones where the system has them. */
   allocate(bytes: number): ArrayBuffer;
+
+  /** The bytes that a quantized op sends for these values, in blocks from the first one on. */
+  quantize(values: Float32Array, quantization: Quantization): Uint8Array;
+  /** The values of as many bytes as quantize gives for that many. */
+  dequantize(bytes: Uint8Array, quantization: Quantization, into: Float32Array): void;
 
   /** Pure and deterministic: equal requests give equal plans on every machine. */
   planExperts(request: PlanRequest): RawPlan;

@@ -10,7 +10,7 @@ export {
   fitCostModel,
   type Hardware,
   type Sample,
-} from "./cost-model.js";
+} from "./planner/cost-model.js";
 export {
   type ExpertBackward,
   type ExpertForward,
@@ -22,7 +22,7 @@ export {
   expertBackward,
   expertForward,
   type PackOptions,
-} from "./experts.js";
+} from "./experts/experts.js";
 export {
   type EplbOptions,
   type ExpertPlan,
@@ -32,6 +32,17 @@ export {
   type Prediction,
   planExperts,
   type Transfer,
-} from "./plan.js";
-export { Router, type RouterOptions, type Routing, routerLogits, routerLogitsGradient } from "./router.js";
-export { VERSION } from "./version.js";
+} from "./planner/plan.js";
+export {
+  type GenerateCountsOptions,
+  type GenerateRoutingOptions,
+  generateCounts,
+  generateRouting,
+} from "./routing/generate.js";
+export { Router, type RouterOptions, routerLogits, routerLogitsGradient } from "./routing/router.js";
+export type { Routing } from "./routing/routing.js";
+export { formatScenario, parseScenario, type Scenario } from "./routing/scenario.js";
+export type { RoutingTrace, TraceBatch, TraceLayout } from "./routing/trace-format.js";
+export { parseTrace, readTrace } from "./routing/trace-reader.js";
+export { TraceWriter } from "./routing/trace-writer.js";
+export { VERSION } from "./base/version.js";

@@ -18,6 +18,7 @@ export {
   ListenFailedError,
   OutOfMemoryError,
   NativeLoadError,
+  NonFiniteInputError,
   NotFiniteError,
   NotInstalledError,
   OpsInFlightError,
@@ -46,6 +47,7 @@ export { type ConnectOptions, connect } from "./peer/connect.js";
 export type {
   Algorithm,
   AllReduceCall,
+  AllReduceOptions,
   AllToAllOptions,
   CollectiveResult,
   MoveOptions,
@@ -60,6 +62,14 @@ export type {
 export type { Collectives } from "./peer/collectives.js";
 export type { CommunicatorEvents, EpochEvent, PeerJoinedEvent, PeerLostEvent } from "./peer/events.js";
 export type { AllReduceAllResult } from "./peer/reduce-list.js";
+export {
+  dequantize,
+  quantize,
+  type Quantize,
+  quantizedBytes,
+  type QuantizedFormat,
+  type QuantizeOptions,
+} from "./peer/quantization.js";
 export { SharedState, type SharedStateOptions } from "./peer/shared-state.js";
 export type { SyncResult } from "./peer/state-sync.js";
 export type { ArrayOf, DType, Tensor } from "./peer/tensor.js";

@@ -113,6 +113,13 @@ export const ERROR_CATALOGUE = {
     meaning: "The system has no memory left for a tensor, or for the copy that undoes an op in place.",
     remedy: "Use smaller tensors, or reduce out of place, which needs no copy.",
   },
+  ERR_PCCL_NON_FINITE_INPUT: {
+    retryable: false,
+    meaning:
+      "A member's input to a quantized op has NaN, an infinity, or a number that is too large for a bf16 or f16.",
+    remedy:
+      'Find out where that peer\'s values come from; nonFinite: "pass" lets them through to the result. Buffers in place are as before the call.',
+  },
   ERR_PCCL_JOURNAL_IN_USE: {
     retryable: false,
     meaning: "Another coordinator of this machine uses the same state directory.",

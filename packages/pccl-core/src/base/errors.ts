@@ -113,6 +113,10 @@ export class OutOfMemoryError extends PcclError {
   declare readonly code: "ERR_PCCL_OUT_OF_MEMORY";
 }
 
+export class NonFiniteInputError extends PcclError {
+  declare readonly code: "ERR_PCCL_NON_FINITE_INPUT";
+}
+
 export class JournalInUseError extends PcclError {
   declare readonly code: "ERR_PCCL_JOURNAL_IN_USE";
 }
@@ -183,6 +187,7 @@ export const ERROR_CLASSES: { readonly [Code in PcclErrorCode]: ErrorClass<Code>
   ERR_PCCL_TIMEOUT: PcclTimeoutError,
   ERR_PCCL_LISTEN_FAILED: ListenFailedError,
   ERR_PCCL_OUT_OF_MEMORY: OutOfMemoryError,
+  ERR_PCCL_NON_FINITE_INPUT: NonFiniteInputError,
   ERR_PCCL_JOURNAL_IN_USE: JournalInUseError,
   ERR_PCCL_JOURNAL_UNREADABLE: JournalUnreadableError,
   ERR_PCCL_JOURNAL_FAILED: JournalFailedError,

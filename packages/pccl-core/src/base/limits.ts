@@ -1,7 +1,7 @@
 /** Limits on everything that could otherwise grow. Units are last in the name. */
 
 /** Raised with every change of proto/ or of the data-plane frames that an older peer can't follow. */
-export const PROTOCOL_VERSION = 3;
+export const PROTOCOL_VERSION = 4;
 
 /** Default port of the coordinator. */
 export const COORDINATOR_PORT = 48148;

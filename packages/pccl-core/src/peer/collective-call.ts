@@ -1,10 +1,11 @@
 /** Collective ops as users write them, and the checks that they pass before anything is started. */
-import type { Algorithm, CollectiveCall, ReduceOp, Transport } from "@pccl/bindings";
+import type { Algorithm, CollectiveCall, Quantization, ReduceOp, Transport } from "@pccl/bindings";
 import { checkInteger, checkOneOf, checkOptions, describe } from "../base/check.js";
 import { pcclError } from "../base/errors.js";
 import { OPS_PER_LIST_MAX } from "../base/limits.js";
 import { CALL_OPTION_KEYS, type CallOptions } from "./call-limits.js";
-import { checkDType, checkTensor, type DType, dtypeOf, type Tensor } from "./tensor.js";
+import { checkQuantize, type Quantize } from "./quantization.js";
+import { checkDType, checkTensor, type DType, dtypeOf, refuseOverlap, type Tensor } from "./tensor.js";
 
 export type { Algorithm, CollectiveCall, ReduceOp, Transport };
 
@@ -44,6 +45,14 @@ export interface ReduceOptions extends MoveOptions {
   readonly op?: ReduceOp | undefined;
 }
 
+export interface AllReduceOptions extends ReduceOptions {
+  /**
+   * Sends the elements, of a Float32Array, in fewer bytes: a format, or one with its options, the same on every peer.
+   * Not for `prod`, and in groups of up to 16. docs/quantization.md says how far results are off.
+   */
+  readonly quantize?: Quantize | undefined;
+}
+
 export interface RootOptions extends MoveOptions {
   /** Peer id of the member that the data comes from, or goes to; the same on every peer. */
   readonly root: number;
@@ -80,7 +89,7 @@ const REDUCE_OPS = ["sum", "avg", "max", "min", "prod"] as const;
 const TAG_MAX = 2n ** 64n - 1n;
 const OP_KEYS = ["tag", ...CALL_OPTION_KEYS] as const;
 const MOVE_KEYS = ["dtype", ...OP_KEYS] as const;
-const REDUCE_KEYS = ["op", ...MOVE_KEYS] as const;
+const REDUCE_KEYS = ["op", "quantize", ...MOVE_KEYS] as const;
 
 /** A kind as the method that makes such a call is named. */
 export function callName(kind: CollectiveCall["kind"]): string {
@@ -90,7 +99,7 @@ export function callName(kind: CollectiveCall["kind"]): string {
 export function checkAllReduce(
   send: unknown,
   recv: unknown,
-  options: ReduceOptions = {},
+  options: AllReduceOptions = {},
   call = "allReduce",
 ): AllReduceEngineCall {
   checkOptions(call, options, REDUCE_KEYS);
@@ -104,14 +113,14 @@ export function checkReduceScatter(
   { peers }: GroupView,
   send: unknown,
   recv: unknown,
-  options: ReduceOptions,
+  options: AllReduceOptions,
 ): CollectiveCall {
   const call = "reduceScatter";
   checkOptions(call, options, REDUCE_KEYS);
   const source = checkTensor(call, "send", send, 1);
   const target = checkTensor(call, "recv", recv, 1);
   checkSame(call, source, target, 1, peers.length);
-  refuseOverlap(call, source, target);
+  refuseOverlap(call, ["send", source], ["recv", target]);
   return { kind: "reduce-scatter", send: source, recv: target, ...reduceOf(call, source, options) };
 }
 
@@ -126,7 +135,7 @@ export function checkAllGather(
   const source = checkTensor(call, "send", send, 1);
   const target = checkTensor(call, "recv", recv, 1);
   checkSame(call, source, target, group.peers.length, 1);
-  if (!isOwnBlock(group, source, target)) refuseOverlap(call, source, target);
+  if (!isOwnBlock(group, source, target)) refuseOverlap(call, ["send", source], ["recv", target]);
   return { kind: "all-gather", send: source, recv: target, ...moveOf(call, source, options) };
 }
 
@@ -148,7 +157,7 @@ export function checkAllToAll(
   checkOptions(call, options, ["sendCounts", "recvCounts", ...MOVE_KEYS]);
   const { sendCounts, recvCounts } = options;
   const move = (source: Tensor, target: Tensor): CollectiveCall & { kind: "all-to-all" } => {
-    refuseOverlap(call, source, target);
+    refuseOverlap(call, ["send", source], ["recv", target]);
     return { kind: "all-to-all", send: source, recv: target, ...moveOf(call, source, options) };
   };
   if (sendCounts === undefined && recvCounts === undefined) {
@@ -191,7 +200,7 @@ export function checkGather(
   if (!isForRoot(call, "recv", recv, root, group)) return { kind: "gather", send: source, root, ...move };
   const target = checkTensor(call, "recv", recv, 1);
   checkSame(call, source, target, group.peers.length, 1);
-  refuseOverlap(call, source, target);
+  refuseOverlap(call, ["send", source], ["recv", target]);
   return { kind: "gather", send: source, recv: target, root, ...move };
 }
 
@@ -209,7 +218,7 @@ export function checkScatter(
   if (!isForRoot(call, "send", send, root, group)) return { kind: "scatter", recv: target, root, ...move };
   const source = checkTensor(call, "send", send, 1);
   checkSame(call, source, target, 1, group.peers.length);
-  refuseOverlap(call, source, target);
+  refuseOverlap(call, ["send", source], ["recv", target]);
   return { kind: "scatter", send: source, recv: target, root, ...move };
 }
 
@@ -232,14 +241,10 @@ export function checkRecv(group: GroupView, data: unknown, options: RecvOptions)
   return { kind: "recv", data: tensor, from, ...moveOf("recv", tensor, options) };
 }
 
-export interface AllReduceCall {
+export interface AllReduceCall extends Pick<AllReduceOptions, "op" | "dtype" | "quantize"> {
   readonly send: Tensor;
   /** Default: `send`, in place. */
   readonly recv?: Tensor | undefined;
-  /** Default "sum". */
-  readonly op?: ReduceOp | undefined;
-  /** Default: what the array's type says. "f16" and "bf16" are for a Uint16Array that holds their bits. */
-  readonly dtype?: DType | undefined;
   /** Names the op among concurrent ones; 0 to 2^64-1, the same on every peer. Default: the index in the list. */
   readonly tag?: bigint | number | undefined;
 }
@@ -256,9 +261,9 @@ export function checkReduceList(call: string, calls: readonly AllReduceCall[]): 
     if (entry === undefined) {
       throw pcclError("ERR_PCCL_INVALID_ARGUMENT", `${name} is undefined; it must be { send, … }.`);
     }
-    checkOptions(name, entry, ["send", "recv", "op", "dtype", "tag"]);
-    const { send, recv, op, dtype, tag } = entry;
-    const checked = checkAllReduce(send, recv, { op, dtype, tag: tag ?? index }, name);
+    checkOptions(name, entry, ["send", "recv", "op", "dtype", "quantize", "tag"]);
+    const { send, recv, op, dtype, quantize, tag } = entry;
+    const checked = checkAllReduce(send, recv, { op, dtype, quantize, tag: tag ?? index }, name);
     if (tags.has(checked.tag)) {
       throw pcclError("ERR_PCCL_INVALID_ARGUMENT", `${name}: tag ${checked.tag} is there twice.`);
     }
@@ -274,12 +279,20 @@ function moveOf(call: string, tensor: Tensor, { dtype, tag }: MoveOptions): { dt
 function reduceOf(
   call: string,
   tensor: Tensor,
-  options: ReduceOptions,
-): { op: ReduceOp; dtype: DType; tag: bigint } {
-  return {
-    op: checkOneOf(call, "op", options.op ?? "sum", REDUCE_OPS),
-    ...moveOf(call, tensor, options),
-  };
+  options: AllReduceOptions,
+): { op: ReduceOp; dtype: DType; tag: bigint; quantize?: Quantization } {
+  const op = checkOneOf(call, "op", options.op ?? "sum", REDUCE_OPS);
+  const move = moveOf(call, tensor, options);
+  if (options.quantize === undefined) return { op, ...move };
+  const quantize = checkQuantize(call, "quantize", options.quantize);
+  const refusal =
+    move.dtype !== "f32"
+      ? `only f32 can be quantized, not ${move.dtype}`
+      : op === "prod"
+        ? "products can't be quantized, since their errors multiply too"
+        : undefined;
+  if (refusal !== undefined) throw pcclError("ERR_PCCL_INVALID_ARGUMENT", `${call}: ${refusal}.`);
+  return { op, ...move, quantize };
 }
 
 function checkTag(call: string, tag: unknown = 0): bigint {
@@ -318,16 +331,6 @@ function checkSameType(call: string, send: Tensor, recv: Tensor): void {
     "ERR_PCCL_INVALID_ARGUMENT",
     `${call}: send (${described(send)}) and recv (${described(recv)}) must have the same type.`,
   );
-}
-
-function refuseOverlap(call: string, send: Tensor, recv: Tensor): void {
-  const apart =
-    send.buffer !== recv.buffer ||
-    send.byteOffset + send.byteLength <= recv.byteOffset ||
-    recv.byteOffset + recv.byteLength <= send.byteOffset;
-  if (!apart) {
-    throw pcclError("ERR_PCCL_INVALID_ARGUMENT", `${call}: send and recv overlap; copy one of them.`);
-  }
 }
 
 /** Whether `send` lies where its block of `recv` does. */

@@ -1,5 +1,6 @@
 /** The collective ops of a Communicator: what each takes and gives. How one is run, the Communicator knows. */
 import {
+  type AllReduceOptions,
   type AllToAllOptions,
   checkAllGather,
   checkAllReduce,
@@ -17,7 +18,6 @@ import {
   type MoveOptions,
   type OpOptions,
   type RecvOptions,
-  type ReduceOptions,
   type RootOptions,
   type SendOptions,
 } from "./collective-call.js";
@@ -59,17 +59,20 @@ export abstract class Collectives {
    * point rounds to nearest, ties to even; f16 and bf16 are combined in f32 and rounded each time that a peer adds
    * its contribution. A NaN anywhere gives NaN, for `max` and `min` too, and -0 is less than +0.
    *
+   * With `quantize`, f32 elements travel in 8, 4 or 16 bits, and the result is off by what docs/quantization.md says:
+   * every peer's elements are rounded once, summed up in f32, and the sum is rounded once.
+   *
    * On failure an in-place array holds the caller's values again.
    */
-  async allReduce(send: Tensor, recv?: Tensor, options: ReduceOptions = {}): Promise<CollectiveResult> {
+  async allReduce(send: Tensor, recv?: Tensor, options: AllReduceOptions = {}): Promise<CollectiveResult> {
     return await this.collective("allReduce", options, () => checkAllReduce(send, recv, options));
   }
 
   /**
    * Combines `send` of all members as allReduce does, and gives each member its block of the result: `send` has N
-   * times the length of `recv`, and doesn't overlap it.
+   * times the length of `recv`, and doesn't overlap it. With `quantize` only what travels is rounded, not the result.
    */
-  async reduceScatter(send: Tensor, recv: Tensor, options: ReduceOptions = {}): Promise<CollectiveResult> {
+  async reduceScatter(send: Tensor, recv: Tensor, options: AllReduceOptions = {}): Promise<CollectiveResult> {
     return await this.collective("reduceScatter", options, (group) =>
       checkReduceScatter(group, send, recv, options),
     );

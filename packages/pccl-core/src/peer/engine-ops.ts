@@ -1,18 +1,16 @@
 /** Turns the native engine's op events into promises; the only holder of a creating attachment. */
 import {
-  type Addon,
   type Engine,
   type EngineEvent,
   type FetchRequest,
   type InstalledView,
-  loadAddon,
-  type NativeError,
   type OpEvent,
   type RingMember,
   type StateTensor,
 } from "@pccl/bindings";
-import { InvalidArgumentError, isPcclErrorCode, type PcclError, pcclError } from "../base/errors.js";
+import { InvalidArgumentError, type PcclError, pcclError } from "../base/errors.js";
 import { callName, type CollectiveCall } from "./collective-call.js";
+import { addon, guard, toPcclError } from "./native-calls.js";
 
 export type OpDone = Extract<OpEvent, { type: "op-done" }>;
 
@@ -246,34 +244,3 @@ const VIEW_BOUND: ReadonlySet<CollectiveCall["kind"]> = new Set([
   "gather",
   "scatter",
 ]);
-
-let loaded: Addon | undefined;
-
-function addon(): Addon {
-  loaded ??= loadAddon();
-  return loaded;
-}
-
-/** Calls native code; its errors, which carry only a code and a message, become catalogue errors. */
-function guard<T>(call: string, body: () => T): T {
-  try {
-    return body();
-  } catch (error) {
-    throw toPcclError(error, call);
-  }
-}
-
-function toPcclError(error: unknown, call: string): PcclError {
-  const { code, message = String(error), peerId, epoch } = error as Partial<NativeError>;
-  // Native code names its collectives itself, with what it knows of them, but not as this language writes it.
-  const name = call.replace(/\W.*$/s, "");
-  const native = name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
-  const named = new RegExp(`^${native}\\b`).test(message)
-    ? name + message.slice(native.length)
-    : `${call}: ${message}`;
-  return pcclError(isPcclErrorCode(code) ? code : "ERR_PCCL_INTERNAL", named, {
-    peerId,
-    epoch,
-    cause: error instanceof Error ? error : undefined,
-  });
-}

@@ -114,6 +114,20 @@ export function checkTensor(call: string, name: string, value: unknown, minLengt
   return value;
 }
 
+/** Throws if two named tensors have memory in common. */
+export function refuseOverlap(
+  call: string,
+  [aName, a]: [string, Tensor],
+  [bName, b]: [string, Tensor],
+): void {
+  const apart =
+    a.buffer !== b.buffer ||
+    a.byteOffset + a.byteLength <= b.byteOffset ||
+    b.byteOffset + b.byteLength <= a.byteOffset;
+  if (apart) return;
+  throw pcclError("ERR_PCCL_INVALID_ARGUMENT", `${call}: ${aName} and ${bName} overlap; copy one of them.`);
+}
+
 function isTensor(value: unknown): value is Tensor {
   return DTYPES.some(([type]) => value instanceof type);
 }

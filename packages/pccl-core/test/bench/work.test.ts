@@ -6,7 +6,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { COLLECTIVE_NAMES, COLLECTIVES, type CollectiveName } from "../../src/bench/collectives.js";
 import { REDUCE_OPS } from "../../src/bench/contributions.js";
-import type { BenchJob } from "../../src/bench/job.js";
+import { type BenchJob, WARM_UP_SECONDS_DEFAULT } from "../../src/bench/job.js";
 import { DTYPES } from "../../src/bench/pattern.js";
 import { makeWork, usableBytes, type Work } from "../../src/bench/work.js";
 import { LocalWorld } from "../e2e/local-world.js";
@@ -34,6 +34,8 @@ function jobOf(collective: CollectiveName, further: Partial<BenchJob> = {}): Ben
     place: COLLECTIVES[collective].places[0] as BenchJob["place"],
     transport: "auto",
     connectionsPerPeer: undefined,
+    congestionControl: undefined,
+    warmUpSeconds: WARM_UP_SECONDS_DEFAULT,
     iterations: undefined,
     skew: undefined,
     memory: "array",

@@ -1,7 +1,7 @@
 /** Experts on the CPU: packed weights, and tokens through them forward and backward. */
 import type { RawExpertShape } from "@pccl/bindings";
 import { checkInteger, checkOneOf, checkOptions, pcclError } from "@pccl/core/base";
-import { awaitNative, callNative } from "./native.js";
+import { awaitNative, callNative } from "../base/native.js";
 
 /** bf16 lies in a Uint16Array, as its bits. */
 export type ExpertNumbers = Float32Array | Uint16Array;

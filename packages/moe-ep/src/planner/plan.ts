@@ -10,7 +10,7 @@ import {
   pcclError,
 } from "@pccl/core/base";
 import { type CostModel, DEFAULT_COST_MODEL } from "./cost-model.js";
-import { callNative } from "./native.js";
+import { callNative } from "../base/native.js";
 
 const PLANNERS = ["ep", "lla", "auto", "eplb"] as const;
 

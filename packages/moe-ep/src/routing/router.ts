@@ -1,7 +1,8 @@
 /** Routers of mixture-of-experts models: from logits to each token's experts and gates, and back with gradients. */
 import type { RawRouterOptions } from "@pccl/bindings";
 import { checkInteger, checkNumber, checkOneOf, checkOptions, pcclError } from "@pccl/core/base";
-import { callNative } from "./native.js";
+import { callNative } from "../base/native.js";
+import { countCopies, EXPERTS_MAX, type Routing } from "./routing.js";
 
 export type RouterOptions =
   | {
@@ -47,15 +48,6 @@ export type RouterOptions =
       readonly renormalize?: boolean | undefined;
     };
 
-/** Tokens' experts, in one list: those of token t are at firstSlot[t] to firstSlot[t + 1]. */
-export interface Routing {
-  /** tokens + 1 numbers. */
-  readonly firstSlot: Int32Array;
-  /** By falling score; equal scores by lower number. */
-  readonly experts: Int32Array;
-  readonly gates: Float32Array;
-}
-
 const KEYS: Readonly<Record<RouterOptions["kind"], readonly string[]>> = {
   "gpt-oss": ["topK"],
   mixtral: ["topK"],
@@ -63,7 +55,6 @@ const KEYS: Readonly<Record<RouterOptions["kind"], readonly string[]>> = {
   "deepseek-v3": ["topK", "correction", "groups", "groupsKept", "renormalize", "scale", "maskedScore"],
   "top-p": ["probability", "maxExperts", "renormalize"],
 };
-const EXPERTS_MAX = 65_536;
 
 /** Pure: a router holds its options only. All calls throw PcclError with ERR_PCCL_INVALID_ARGUMENT on bad input. */
 export class Router {
@@ -94,14 +85,7 @@ export class Router {
 
   /** How many of the slots go to each expert: a row of planExperts' counts. */
   count(routing: Pick<Routing, "experts">): Float64Array {
-    const counts = new Float64Array(this.experts);
-    for (const expert of routing.experts) {
-      if (expert < 0 || expert >= this.experts) {
-        throw pcclError("ERR_PCCL_INVALID_ARGUMENT", `count: expert ${expert} of the routing doesn't exist`);
-      }
-      counts[expert] = (counts[expert] as number) + 1;
-    }
-    return counts;
+    return countCopies("count", routing, this.experts);
   }
 }
 

@@ -1,9 +1,9 @@
 /** The `moe-ep` program: finds the command, and turns errors into messages and exit codes. */
 import { parseArgs } from "node:util";
 import { PcclError } from "@pccl/core/base";
-import { runPlan } from "./plan-command.js";
+import { runPlan } from "./plan.js";
 import { UsageError } from "./usage.js";
-import { VERSION } from "./version.js";
+import { VERSION } from "../base/version.js";
 
 const USAGE = `Usage: moe-ep <command> [options]
 
@@ -19,13 +19,13 @@ Options:
 Exit codes: 0 success, 1 failure at run time, 2 wrong usage
 `;
 
-const COMMANDS: Record<string, (args: readonly string[]) => number> = { plan: runPlan };
+const COMMANDS: Record<string, (args: readonly string[]) => number | Promise<number>> = { plan: runPlan };
 
-function main([command, ...rest]: readonly string[]): number {
+async function main([command, ...rest]: readonly string[]): Promise<number> {
   if (command !== undefined && !command.startsWith("-")) {
     const run = Object.hasOwn(COMMANDS, command) ? COMMANDS[command] : undefined;
     if (run === undefined) throw new UsageError(`unknown command "${command}"`);
-    return run(rest);
+    return await run(rest);
   }
   const { values } = parseArgs({
     args: command === undefined ? [] : [command, ...rest],
@@ -44,7 +44,7 @@ function isParseArgsError(error: unknown): error is Error {
 
 const args = process.argv.slice(2);
 try {
-  process.exitCode = main(args);
+  process.exitCode = await main(args);
 } catch (error) {
   const wrongUsage = error instanceof UsageError || isParseArgsError(error);
   if (!wrongUsage && !(error instanceof PcclError)) throw error;

@@ -2,9 +2,9 @@
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { checkOneOf, pcclError } from "@pccl/core/base";
-import { costModelInCopies, DEFAULT_COST_MODEL } from "./cost-model.js";
-import { type LlepOutputs, parseLlepCases, planLlepCase } from "./llep-case.js";
-import type { Planner } from "./plan.js";
+import { costModelInCopies, DEFAULT_COST_MODEL } from "../planner/cost-model.js";
+import { type LlepOutputs, parseLlepCases, planLlepCase } from "../planner/llep-case.js";
+import type { Planner } from "../planner/plan.js";
 import { UsageError } from "./usage.js";
 
 export const PLAN_USAGE: string = `Usage: moe-ep plan --input FILE [options]
