@@ -47,8 +47,7 @@ inline constexpr std::size_t direct_piece_bytes = 256 * 1024;
 inline constexpr std::size_t shm_ring_bytes = 512 * 1024;
 // What the system may hold of a lane over TCP beyond what is on its way: what has been written can't go over another
 // lane, and what is urgent waits behind it. On a machine, and in a local network, there is no such limit.
-inline constexpr int lane_unsent_bytes_max = 256 * 1024;
-inline constexpr std::uint64_t send_buffer_bytes_min = 128 * 1024;
+inline constexpr int lane_unsent_bytes_max = 512 * 1024;
 // Of an op that its caller's thread drives.
 inline constexpr std::size_t driven_bytes_max = 64 * 1024;
 // Numbered frames that a peer leaves unacknowledged before its link counts as broken.

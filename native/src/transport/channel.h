@@ -46,8 +46,6 @@ class Channel {
     std::uint64_t acknowledged_bytes = 0;  // by the other host's system, since the connection was made
   };
   virtual std::optional<Condition> condition() const = 0;
-  // The system is to hold about that much that was written and isn't acknowledged.
-  virtual void limit_in_flight(std::uint64_t bytes) = 0;
   // After this long without a sign of life from the other host the connection may end.
   virtual void set_silence(std::chrono::milliseconds silence) = 0;
   // The handler hears nothing any more, and the other side finds the end.

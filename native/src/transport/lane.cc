@@ -42,10 +42,6 @@ void Lane::set_silence(std::chrono::milliseconds silence) {
   if (!ended_) channel_->set_silence(silence);
 }
 
-void Lane::limit_in_flight(std::uint64_t bytes) {
-  if (!ended_) channel_->limit_in_flight(bytes);
-}
-
 void Lane::send(const Frame& frame) {
   if (ended_) return;
   append_frame(frame, control_);
@@ -66,11 +62,6 @@ void Lane::wake() {
     flush_deferred_ = false;
     flush();
   });
-}
-
-void Lane::write_again() {
-  if (ended_ || !std::exchange(blocked_, false)) return;
-  flush();
 }
 
 void Lane::release(OpId op) {

@@ -74,7 +74,6 @@ class Lane final : Channel::Handler {
   void set_silence(std::chrono::milliseconds silence);
   const Channel& channel() const { return *channel_; }
 
-  void limit_in_flight(std::uint64_t bytes);
   // All that was taken to be sent has been acknowledged, and no chunk is half here.
   bool at_rest() const { return nothing_to_send() && unacknowledged_.empty() && payload_left_ == 0; }
   // That the other host's system has acknowledged since the last call.
@@ -91,8 +90,6 @@ class Lane final : Channel::Handler {
   void send_ack();
   // There may be data to send now.
   void wake();
-  // Although the channel hasn't said that it takes more.
-  void write_again();
   // From now on nothing of the op's memory is read or written.
   void release(OpId op);
 

@@ -12,8 +12,8 @@ using namespace std::chrono_literals;
 
 constexpr auto local_network_round_trip = 4ms;
 constexpr std::uint32_t local_network_max = 4;
-// By default Linux gives a connection a send buffer of 8 MiB at the most, and so about 7 MB per round trip; at the
-// start there are as many as carry 2 Gbit/s then. More than are needed do harm: the slower each one is, the longer a
+// Linux bounds a connection's send buffer by 4 MiB, and thus what it carries by about 3.5 MB per round trip; at the
+// start there are as many as carry 1 Gbit/s then. More than are needed do harm: the slower each one is, the longer a
 // chunk takes on its way.
 constexpr auto round_trip_per_connection = 25ms;
 constexpr std::uint32_t start_max = 8;
@@ -26,6 +26,8 @@ constexpr double worth_more = 1.08;
 constexpr double as_good = 0.97;
 constexpr auto pause_min = 20s;
 constexpr auto pause_max = 600s;
+// A link whose throughput still rises by more than that from one measurement to the next gets up to speed by itself.
+constexpr double steady = 1.05;
 // New connections that aren't up after so many times the settling won't come.
 constexpr int patience = 10;
 
@@ -59,11 +61,12 @@ void LaneCount::add(Duration time, std::uint64_t bytes, bool all_up) {
 
 void LaneCount::judge(double rate) {
   if (used_ == best_) {
+    const bool is_steady = rate <= best_rate_ * steady;
     best_rate_ = rate;
     pause_left_ -= std::min(pause_left_, elapsed_);
     elapsed_ = {};
     bytes_ = 0;
-    if (pause_left_ == Duration{}) try_next();
+    if (is_steady && pause_left_ == Duration{}) try_next();
     return;
   }
   if (rate > 0 && rate >= best_rate_ * (used_ > best_ ? worth_more : as_good)) {

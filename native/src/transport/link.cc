@@ -117,24 +117,7 @@ void Link::number_changed() {
     told_number_ = sent_;
   }
   fill_slots();
-  in_flight_changed();
   wake();
-}
-
-void Link::in_flight_changed() {
-  for (const Slot& slot : lanes_) {
-    if (slot.lane) limit_in_flight(*slot.lane);
-  }
-}
-
-void Link::top_up() {
-  for (const Slot& slot : lanes_) {
-    if (slot.lane && slot.lane->usable()) slot.lane->write_again();
-  }
-}
-
-void Link::limit_in_flight(Lane& lane) {
-  if (const std::uint64_t bytes = tuner_.in_flight_bytes()) lane.limit_in_flight(bytes / tuner_.used());
 }
 
 // The other side must know that they are not needed, or it would dial them again.
@@ -216,7 +199,6 @@ void Link::lane_usable(Lane& lane) {
   if (!was_up) choose_control_lane();
   settle();
   tune(lane);
-  limit_in_flight(lane);
   lane.wake();
   if (!was_up) owner_.on_up(*this);
 }

@@ -138,8 +138,6 @@ class Link final : Lane::Owner, LaneDials::Owner, LaneTuner::Owner {
 
   LaneTuner::Carried take_carried() override;
   void number_changed() override;
-  void in_flight_changed() override;
-  void top_up() override;
 
   struct Slot {
     std::unique_ptr<Lane> lane;
@@ -152,7 +150,6 @@ class Link final : Lane::Owner, LaneDials::Owner, LaneTuner::Owner {
   void fill_slots();
   void peer_wants(std::uint32_t pinned);
   void tune(const Lane& lane);
-  void limit_in_flight(Lane& lane);
   void retire_lanes();
   bool may_send_on(const Lane& lane) const;
   void fall_back_to_tcp();

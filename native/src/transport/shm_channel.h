@@ -16,7 +16,6 @@ class ShmChannel final : public Channel, EventLoop::Handler, EventLoop::Poller {
   void wait_for_room(bool wait) override { waits_for_room_ = wait; }
   // The end of a process shows at once, and the host is this one.
   std::optional<Condition> condition() const override { return std::nullopt; }
-  void limit_in_flight(std::uint64_t) override {}
   void set_silence(std::chrono::milliseconds) override {}
   void close() override;
   Path path() const override { return Path::shm; }

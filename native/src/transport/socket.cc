@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <climits>
 #include <cstring>
 #include <fstream>
 #include <memory>
@@ -141,12 +140,6 @@ void tune_data_socket(int fd, std::chrono::milliseconds silence) {
 }
 
 void limit_unsent(int fd) { set_option(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, limits::lane_unsent_bytes_max); }
-
-// The kernel doubles the number for its own records of the bytes, which take about a tenth of them.
-void limit_send_buffer(int fd, std::uint64_t bytes) {
-  const auto clamped = std::clamp<std::uint64_t>(bytes * 11 / 20, limits::send_buffer_bytes_min / 2, INT_MAX / 2);
-  set_option(fd, SOL_SOCKET, SO_SNDBUF, static_cast<int>(clamped));
-}
 
 bool same_machine(int fd) {
   sockaddr_storage own{};

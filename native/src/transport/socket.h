@@ -40,9 +40,6 @@ void tune_data_socket(int fd, std::chrono::milliseconds silence);
 // The system holds no more than limits::lane_unsent_bytes_max beyond what is on its way.
 void limit_unsent(int fd);
 
-// The system holds about that much that isn't acknowledged.
-void limit_send_buffer(int fd, std::uint64_t bytes);
-
 // Both ends of the connection have one address.
 bool same_machine(int fd);
 

@@ -41,8 +41,6 @@ std::optional<Channel::Condition> TcpChannel::condition() const {
   return Condition{std::chrono::microseconds(info.tcpi_min_rtt), same_machine(fd_.get()), info.tcpi_bytes_acked};
 }
 
-void TcpChannel::limit_in_flight(std::uint64_t bytes) { limit_send_buffer(fd_.get(), bytes); }
-
 void TcpChannel::wait_for_room(bool wait) { watch_.set(wait ? EPOLLIN | EPOLLOUT : EPOLLIN); }
 
 void TcpChannel::set_silence(std::chrono::milliseconds silence) { tune_data_socket(fd_.get(), silence); }
