@@ -152,7 +152,11 @@ describe("the rules catch", () => {
       `${core}/peer/a.ts`,
       'import { m } from "../control/generated/m.js";',
     ],
-    ["the addon outside peer", `${core}/diloco/a.ts`, 'import { loadAddon } from "@pccl/bindings";'],
+    [
+      "the addon where nothing native is needed",
+      `${core}/testing/a.ts`,
+      'import { loadAddon } from "@pccl/bindings";',
+    ],
     [
       "a worker program of a higher layer",
       `${core}/control/a.ts`,

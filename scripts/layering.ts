@@ -23,7 +23,8 @@ const CORE_TESTING = "@pccl/core/testing";
 export const TYPESCRIPT_LAYERS: readonly Layer[] = [
   { folder: "packages/bindings/src", mayUse: [NODE] },
   { folder: `${CORE}/base`, mayUse: [] },
-  { folder: `${CORE}/membership`, mayUse: [`${CORE}/base`] },
+  { folder: `${CORE}/topology`, mayUse: [`${CORE}/base`] },
+  { folder: `${CORE}/membership`, mayUse: [`${CORE}/topology`, `${CORE}/base`] },
   { folder: `${CORE}/sim`, mayUse: [`${CORE}/membership`, `${CORE}/base`] },
   { folder: `${CORE}/control/generated`, mayUse: ["@grpc/grpc-js", "@grpc/proto-loader", "long"] },
   {
@@ -40,9 +41,17 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
   },
   {
     folder: `${CORE}/peer`,
-    mayUse: [`${CORE}/control`, `${CORE}/membership`, `${CORE}/base`, "@pccl/bindings", NODE],
+    mayUse: [
+      `${CORE}/control`,
+      `${CORE}/membership`,
+      `${CORE}/topology`,
+      `${CORE}/base`,
+      "@pccl/bindings",
+      NODE,
+    ],
   },
-  { folder: `${CORE}/diloco`, mayUse: [`${CORE}/peer`, `${CORE}/base`] },
+  { folder: `${CORE}/diloco`, mayUse: [`${CORE}/peer`, `${CORE}/base`, "@pccl/bindings", NODE] },
+  { folder: `${CORE}/adapters`, mayUse: [`${CORE}/diloco`, `${CORE}/base`] },
   { folder: `${CORE}/testing`, mayUse: [`${CORE}/control`, `${CORE}/membership`, `${CORE}/base`, NODE] },
   { folder: `${CORE}/process`, mayUse: [NODE] },
   {
@@ -70,15 +79,101 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
   { folder: `${MOE}/planner`, mayUse: [`${MOE}/base`, "@pccl/core/base", "@pccl/bindings"] },
   { folder: `${MOE}/routing`, mayUse: [`${MOE}/base`, "@pccl/core/base", "@pccl/bindings", NODE] },
   { folder: `${MOE}/experts`, mayUse: [`${MOE}/base`, "@pccl/core/base", "@pccl/bindings"] },
+  { folder: `${MOE}/group`, mayUse: [`${MOE}/base`, "@pccl/core", "@pccl/core/base", NODE] },
+  {
+    folder: `${MOE}/layer`,
+    mayUse: [
+      `${MOE}/group`,
+      `${MOE}/planner`,
+      `${MOE}/routing`,
+      `${MOE}/experts`,
+      `${MOE}/base`,
+      "@pccl/core",
+      "@pccl/core/base",
+      "@pccl/bindings",
+      NODE,
+    ],
+  },
+  { folder: `${MOE}/launch`, mayUse: ["@pccl/core/coordinator", "@pccl/core/base", NODE] },
+  {
+    folder: `${MOE}/verify`,
+    mayUse: [
+      `${MOE}/launch`,
+      `${MOE}/layer`,
+      `${MOE}/group`,
+      `${MOE}/planner`,
+      `${MOE}/routing`,
+      `${MOE}/experts`,
+      "@pccl/core/base",
+      NODE,
+    ],
+  },
+  {
+    folder: `${MOE}/bench`,
+    mayUse: [
+      `${MOE}/launch`,
+      `${MOE}/layer`,
+      `${MOE}/group`,
+      `${MOE}/planner`,
+      `${MOE}/routing`,
+      `${MOE}/experts`,
+      NODE,
+    ],
+  },
+  {
+    folder: `${MOE}/tuner`,
+    mayUse: [
+      `${MOE}/simulator`,
+      `${MOE}/planner`,
+      `${MOE}/routing`,
+      `${MOE}/experts`,
+      "@pccl/core",
+      "@pccl/core/coordinator",
+      "@pccl/core/base",
+      NODE,
+    ],
+  },
+  { folder: `${MOE}/simulator`, mayUse: [`${MOE}/planner`, "@pccl/core/base"] },
   {
     folder: `${MOE}/cli`,
-    mayUse: [`${MOE}/planner`, `${MOE}/routing`, `${MOE}/experts`, `${MOE}/base`, "@pccl/core/base", NODE],
+    mayUse: [
+      `${MOE}/tuner`,
+      `${MOE}/simulator`,
+      `${MOE}/bench`,
+      `${MOE}/verify`,
+      `${MOE}/launch`,
+      `${MOE}/planner`,
+      `${MOE}/routing`,
+      `${MOE}/experts`,
+      `${MOE}/base`,
+      "@pccl/core/base",
+      NODE,
+    ],
   },
   {
     folder: MOE,
-    mayUse: [`${MOE}/planner`, `${MOE}/routing`, `${MOE}/experts`, `${MOE}/base`],
+    mayUse: [
+      `${MOE}/tuner`,
+      `${MOE}/simulator`,
+      `${MOE}/group`,
+      `${MOE}/layer`,
+      `${MOE}/planner`,
+      `${MOE}/routing`,
+      `${MOE}/experts`,
+      `${MOE}/base`,
+    ],
   },
   { folder: "examples/diloco-language-model/src", mayUse: [...PUBLIC_CORE, "@jax-js/jax", NODE] },
+  {
+    folder: "examples/diloco-mnist/src",
+    mayUse: [
+      ...PUBLIC_CORE,
+      ...["chart", "child", "progress", "random", "worker-process"].map(
+        (part) => `@pccl/example-diloco-language-model/${part}`,
+      ),
+      NODE,
+    ],
+  },
   { folder: "bench/src", mayUse: [...PUBLIC_CORE, "@pccl/moe-ep", CORE_TESTING, "tinybench", NODE] },
 ];
 
@@ -103,10 +198,12 @@ export const NATIVE_LAYERS: readonly Layer[] = [
   nativeLayer("transport", ["base"]),
   nativeLayer("collective", ["reduce", "quantize", "hash", "transport", "base"]),
   nativeLayer("state", ["hash", "transport", "base"]),
+  nativeLayer("probe", ["transport", "base"]),
+  nativeLayer("diloco", ["quantize", "base"]),
   nativeLayer("gemm", ["base"]),
   nativeLayer("moe", ["gemm", "base"]),
-  nativeLayer("engine", ["collective", "state", "reduce", "hash", "transport", "base"]),
-  nativeLayer("node", ["engine", "quantize", "moe", "base"], JAVASCRIPT_HEADERS),
+  nativeLayer("engine", ["collective", "state", "probe", "reduce", "hash", "transport", "base"]),
+  nativeLayer("node", ["engine", "quantize", "moe", "diloco", "hash", "base"], JAVASCRIPT_HEADERS),
 ];
 
 /** Blanks comments and leaves strings alone, which may hold what looks like one. */

@@ -105,6 +105,8 @@ const commands: { [Name in keyof Commands]: (args: Parameters<Commands[Name]>[0]
     const { user, system } = process.cpuUsage();
     return (user + system) / 1e6;
   },
+  optimize: () => joined().optimizeTopology(),
+  topology: (options) => joined().topology(options),
   async close() {
     await comm?.close();
     await coordinator?.close();

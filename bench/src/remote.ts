@@ -2,6 +2,7 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
+import type { Topology } from "@pccl/core";
 
 /** On the clock that all processes of the machine share. */
 export interface OpOutcome {
@@ -50,6 +51,9 @@ export interface Commands {
   endReduce(args: object): void;
   /** CPU seconds that the process has used so far. */
   cpuSeconds(args: object): number;
+  /** Whether the ring has changed. */
+  optimize(args: object): boolean;
+  topology(args: { bytes: number }): Topology;
   close(args: object): void;
 }
 
@@ -73,7 +77,8 @@ export class RemotePeer {
   readonly process: ChildProcess;
   peerId = 0;
   /** Resolves when it is registered. */
-  readonly pending: Promise<void>;
+  pending: Promise<void>;
+  #onPending!: () => void;
   readonly #open = new Map<number, Waiting>();
   #nextId = 1;
 
@@ -86,12 +91,9 @@ export class RemotePeer {
         execArgv: ["netns", "exec", namespace, process.execPath],
       }),
     });
-    let onPending!: () => void;
-    this.pending = new Promise((resolve) => {
-      onPending = resolve;
-    });
+    this.pending = this.#nextPending();
     this.process.on("message", ({ id = 0, value, error, pending }: Reply) => {
-      if (pending === true) return onPending();
+      if (pending === true) return this.#onPending();
       const call = this.#open.get(id);
       this.#open.delete(id);
       if (error === undefined) call?.resolve(value);
@@ -113,11 +115,18 @@ export class RemotePeer {
     return (await reply) as ReturnType<Commands[Name]>;
   }
 
-  /** Registers; resolves when admitted. */
+  #nextPending(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#onPending = resolve;
+    });
+  }
+
+  /** Registers, again after a `close`; resolves when admitted. */
   async connect(
     address: string,
     options: { readonly connectionsPerPeer?: number; readonly transport?: Transport } = {},
   ): Promise<{ admittedMs: number }> {
+    if (this.peerId !== 0) this.pending = this.#nextPending();
     const { peerId, admittedMs } = await this.call("connect", { address, ...options });
     this.peerId = peerId;
     return { admittedMs };

@@ -81,10 +81,6 @@ TEST_F(Arguments, ExportsMayBeReadButNotWritten) {
   EXPECT_FALSE(refusal([&] { cluster_[0].export_state({{"again", a_.data(), 128}}); }));
   EXPECT_FALSE(exported.second.get().error);
   EXPECT_EQ(refused({a_.data(), a_.data(), 8}), ErrorCode::buffer_in_use);
-  EXPECT_EQ(refusal([&] {
-              cluster_[0].fetch_state(cluster_[1].member(), {{"a", {}, a_.data(), 64}});
-            }),
-            ErrorCode::buffer_in_use);
 }
 
 TEST_F(Arguments, TooManyOps) {
@@ -104,12 +100,25 @@ TEST_F(Arguments, BadStateCalls) {
   EXPECT_EQ(refusal([&] { cluster_[0].export_state({{"", a_.data(), 4}}); }), bad);
   EXPECT_EQ(refusal([&] { cluster_[0].export_state({{std::string(5000, 'n'), a_.data(), 4}}); }), bad);
   EXPECT_EQ(refusal([&] { cluster_[0].export_state({{"a", nullptr, 4}}); }), bad);
-  EXPECT_EQ(refusal([&] { cluster_[0].fetch_state(source, {}); }), bad);
-  EXPECT_EQ(refusal([&] { cluster_[0].fetch_state({1, "", 0}, {{"a", {}, a_.data(), 4}}); }), bad);
-  EXPECT_EQ(refusal([&] {
-              cluster_[0].fetch_state(source, {{"a", {}, a_.data(), 8}, {"b", {}, a_.data() + 1, 4}});
-            }),
-            bad);
+  const auto exported = cluster_[0].export_state({{"a", a_.data(), 256}, {"none", nullptr, 0}});
+  ASSERT_FALSE(exported.second.get().error);
+  const StateFetchCall good{.export_id = exported.first, .targets = {{0, {}}}, .sources = {{source}}};
+  const auto refused = [&](const std::function<void(StateFetchCall&)>& edit) {
+    StateFetchCall call = good;
+    edit(call);
+    return refusal([&] { cluster_[0].fetch_state(call); });
+  };
+  EXPECT_EQ(refused([](auto& call) { call.targets.clear(); }), bad);
+  EXPECT_EQ(refused([](auto& call) { call.targets = {{2, {}}}; }), bad);
+  EXPECT_EQ(refused([](auto& call) { call.targets = {{1, {}}}; }), bad);
+  EXPECT_EQ(refused([](auto& call) { call.targets = {{0, {}}, {0, {}}}; }), bad);
+  EXPECT_EQ(refused([](auto& call) { call.sources.clear(); }), bad);
+  EXPECT_EQ(refused([](auto& call) { call.sources.resize(65, call.sources[0]); }), bad);
+  EXPECT_EQ(refused([](auto& call) { call.sources[0].member = {1, "", 0}; }), bad);
+  EXPECT_EQ(refused([](auto& call) { call.share = 1; }), bad);
+  EXPECT_EQ(refused([](auto& call) { call.export_id = 1234; }), bad);
+  EXPECT_EQ(refusal([&] { cluster_[0].commit_state(1234); }), bad);
+  EXPECT_EQ(refusal([&] { cluster_[0].engine->changed_tensor(1234); }), bad);
   EXPECT_EQ(refusal([&] { cluster_[0].engine->hashes(1234); }), bad);
   EXPECT_EQ(refusal([&] { cluster_[0].engine->release_state(1234); }), bad);
 }
@@ -120,7 +129,7 @@ TEST(ArgumentsEarly, NothingIsInstalledYet) {
   float value = 0;
   EXPECT_EQ(refusal([&] { engine->start(AllReduce{&value, &value, 1}.call(), nullptr); }), ErrorCode::not_installed);
   EXPECT_EQ(refusal([&] {
-              engine->fetch_state({1, "127.0.0.1", 9}, {{"a", {}, &value, 4}}, nullptr);
+              engine->fetch_state({.export_id = 1, .targets = {{0, {}}}, .sources = {{{1, "127.0.0.1", 9}}}}, nullptr);
             }),
             ErrorCode::not_installed);
   EXPECT_FALSE(engine->cancel(1));

@@ -29,10 +29,25 @@ PendingOp Peer::export_state(std::vector<ExportTensor> tensors) {
           result};
 }
 
-PendingOp Peer::fetch_state(const Member& source, std::vector<FetchTensor> tensors) {
+PendingOp Peer::fetch_state(StateFetchCall call) {
   Awaited<OpResult> result;
   const auto callback = [result](OpId, const OpResult& value) { result.set(value); };
-  return {engine->fetch_state(source, std::move(tensors), callback), result};
+  return {engine->fetch_state(std::move(call), callback), result};
+}
+
+PendingOp Peer::commit_state(OpId export_id) {
+  Awaited<OpResult> result;
+  return {engine->commit_state(export_id, [result](OpId, const OpResult& value) { result.set(value); }), result};
+}
+
+Awaited<ProbeResult> Peer::probe(std::uint64_t probe_id, const Member& target) {
+  Awaited<ProbeResult> result;
+  {
+    const std::lock_guard lock(mutex);
+    probed[probe_id] = result;
+  }
+  engine->probe(probe_id, target);
+  return result;
 }
 
 Cluster::Cluster(std::size_t peers, std::vector<std::uint32_t> lanes, const Edit& edit, TransportMode transport)
@@ -54,6 +69,11 @@ std::unique_ptr<Peer> Cluster::make_peer(std::uint32_t lanes) {
             at->lost.set({epoch, other, reason});
           },
       .stalled = [at](const StalledOp& op) { at->stalled.set(op); },
+      .probed =
+          [at](std::uint64_t id, const ProbeResult& result) {
+            const std::lock_guard lock(at->mutex);
+            at->probed[id].set(result);
+          },
   });
   return peer;
 }

@@ -77,6 +77,7 @@ struct Peer {
   Awaited<StalledOp> stalled;
   std::mutex mutex;
   std::map<Epoch, Awaited<std::vector<LinkFailure>>> prepared;
+  std::map<std::uint64_t, Awaited<ProbeResult>> probed;
   std::shared_ptr<Engine> engine;  // goes first: its callbacks use the rest
 
   Member member() const { return {id, "127.0.0.1", engine->port()}; }
@@ -84,7 +85,9 @@ struct Peer {
   PendingOp start(const CollectiveCall& call);
   PendingOp all_reduce(const AllReduce& call) { return start(call.call()); }
   PendingOp export_state(std::vector<ExportTensor> tensors);
-  PendingOp fetch_state(const Member& source, std::vector<FetchTensor> tensors);
+  PendingOp fetch_state(StateFetchCall call);
+  PendingOp commit_state(OpId export_id);
+  Awaited<ProbeResult> probe(std::uint64_t probe_id, const Member& target);
 };
 
 // What the engines of a Cluster use, unless it says otherwise.

@@ -24,11 +24,18 @@ struct Part {
   CollectiveCall call;
 };
 
+struct Case {
+  Collective kind;
+  std::uint64_t count;
+  QuantizedFormat format = QuantizedFormat::none;
+};
+
 class Parts {
  public:
   // Member `rank` of `members` calls a collective of `kind`; the root, or the sender, is the second member, and the
   // receiver the first. Members that have no part in a send have no call.
-  Parts(Cluster& members, Collective kind, std::uint64_t count, std::uint64_t tag) : parts_(members.size()) {
+  Parts(Cluster& members, const Case& of, std::uint64_t tag) : parts_(members.size()) {
+    const auto [kind, count, format] = of;
     const std::size_t ranks = members.size();
     for (std::size_t rank = 0; rank < ranks; ++rank) {
       Part& part = parts_[rank];
@@ -81,7 +88,8 @@ class Parts {
                    .recv = part.recv.data(),
                    .recv_count = recv,
                    .tag = tag,
-                   .peer = peer};
+                   .peer = peer,
+                   .quantization = {.format = format}};
       callers_.push_back(rank);
     }
   }
@@ -98,14 +106,9 @@ class Parts {
   std::vector<std::size_t> callers_;
 };
 
-struct Case {
-  Collective kind;
-  std::uint64_t count;
-};
-
 class EveryKind : public testing::TestWithParam<Case> {
  protected:
-  Parts parts(Cluster& cluster, std::uint64_t tag) const { return {cluster, GetParam().kind, GetParam().count, tag}; }
+  Parts parts(Cluster& cluster, std::uint64_t tag) const { return {cluster, GetParam(), tag}; }
 };
 
 std::vector<Case> cases() {
@@ -113,13 +116,15 @@ std::vector<Case> cases() {
   for (std::uint8_t kind = 0; kind < static_cast<std::uint8_t>(Collective::recv); ++kind) {
     for (const std::uint64_t count : {std::uint64_t{100}, std::uint64_t{600'000}}) {
       all.push_back({static_cast<Collective>(kind), count});
+      if (traits(all.back().kind).reduces) all.push_back({all.back().kind, count, QuantizedFormat::u8});
     }
   }
   return all;
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, EveryKind, testing::ValuesIn(cases()), [](const auto& of) {
-  return std::string(traits(of.param.kind).name) + (of.param.count > 1000 ? "_long" : "_short");
+  const char* const quantized = of.param.format == QuantizedFormat::none ? "" : "_quantized";
+  return std::string(traits(of.param.kind).name) + quantized + (of.param.count > 1000 ? "_long" : "_short");
 });
 
 // All but one have called.
@@ -199,6 +204,29 @@ TEST_P(EveryKind, LossOfAMemberEndsTheOp) {
   }
 }
 
+// The view has changed since the caller looked at it, and the group is as large as before.
+TEST_P(EveryKind, ShapedForAnOlderRing) {
+  Cluster cluster(3);
+  cluster.next_view();
+  const bool bound = traits(GetParam().kind).bound_to_view;
+  for (const Epoch ring_epoch : {Epoch{1}, Epoch{2}}) {
+    Parts mine = parts(cluster, 4);
+    std::vector<PendingOp> ops;
+    for (const std::size_t rank : mine.callers()) {
+      CollectiveCall call = mine[rank].call;
+      call.ring_epoch = ring_epoch;
+      try {
+        ops.push_back(cluster[rank].start(call));
+      } catch (const EngineError& error) {
+        EXPECT_TRUE(bound && ring_epoch == 1);
+        EXPECT_EQ(error.error().code, ErrorCode::peer_lost);
+      }
+    }
+    EXPECT_EQ(ops.empty(), bound && ring_epoch == 1);
+    for (const auto& [id, result] : ops) EXPECT_FALSE(result.get().error);
+  }
+}
+
 // A call made while the view changes begins in the next one, unless the ranks say what its buffers are.
 TEST_P(EveryKind, CallsBetweenTheViews) {
   Cluster cluster(3);
@@ -275,7 +303,9 @@ TEST_P(EveryKind, ResumesAfterLostConnections) {
     std::vector<std::unique_ptr<Parts>> all;
     std::vector<PendingOp> ops;
     for (std::uint64_t tag = 0; tag < 3; ++tag) {
-      all.push_back(std::make_unique<Parts>(cluster, GetParam().kind, GetParam().count + tag, tag));
+      Case of = GetParam();
+      of.count += tag;
+      all.push_back(std::make_unique<Parts>(cluster, of, tag));
       for (const std::size_t rank : all.back()->callers()) ops.push_back(cluster[rank].start((*all.back())[rank].call));
     }
     for (const auto& [id, result] : ops) ASSERT_FALSE(result.get().error) << result.get().error->message;
@@ -306,7 +336,7 @@ class CallsThatDiffer : public testing::TestWithParam<Difference> {};
 
 TEST_P(CallsThatDiffer, FailForAll) {
   Cluster cluster(3);
-  Parts parts(cluster, GetParam().kind, 9000, 4);
+  Parts parts(cluster, {GetParam().kind, 9000}, 4);
   GetParam().change(parts[2].call);
   std::vector<PendingOp> ops;
   for (std::size_t rank = 0; rank < 3; ++rank) ops.push_back(cluster[rank].start(parts[rank].call));
@@ -330,6 +360,8 @@ const std::vector<Difference> differences = {
     {"ScatterCount", [](CollectiveCall& call) { call.recv_count -= 1; }, Collective::scatter, "8999"},
     {"Dtype", [](CollectiveCall& call) { call.dtype = DType::i32; }, Collective::gather, "i32"},
     {"Reduction", [](CollectiveCall& call) { call.op = ReduceOp::max; }, Collective::reduce_scatter, "max"},
+    {"Quantized", [](CollectiveCall& call) { call.quantization.format = QuantizedFormat::i4; },
+     Collective::all_reduce, "of 9000 f32 as i4 (blocks of 256)"},
     {"Kind", [](CollectiveCall& call) { call = {.kind = Collective::barrier, .tag = 4}; }, Collective::all_reduce,
      "barrier"},
     {"KindOfBlocks", [](CollectiveCall& call) { call = {.kind = Collective::barrier, .tag = 4}; },

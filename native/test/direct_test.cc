@@ -2,8 +2,17 @@
 // several, leave the caller's memory alone when they fail, and go over the links where memory can't be read.
 #include <gtest/gtest.h>
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <array>
 #include <chrono>
+#include <cstddef>
 #include <cstring>
 #include <numeric>
 #include <string>
@@ -37,7 +46,8 @@ bool shares_a_host(const Layout& hosts) {
 
 Algorithm algorithm_for(const Layout& hosts) {
   if (hosts.size() == 1) return Algorithm::alone;
-  if (!shares_a_host(hosts)) return Algorithm::ring;
+  // Two are faster through their lane.
+  if (!shares_a_host(hosts) || hosts.size() == 2) return Algorithm::ring;
   return std::count(hosts.begin(), hosts.end(), hosts[0]) == static_cast<std::ptrdiff_t>(hosts.size())
              ? Algorithm::direct
              : Algorithm::hierarchical;
@@ -224,6 +234,82 @@ TEST(DirectFallback, GoesOverLinksWhereOneHasSmallPages) {
     EXPECT_EQ(result.algorithm, Algorithm::ring);
     EXPECT_EQ(data[rank], data[0]);
   }
+}
+
+// From now on, on every thread of this process, as where a policy forbids it.
+void forbid_reading_others() {
+  const std::array<sock_filter, 4> program{{
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_process_vm_readv, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  }};
+  const sock_fprog filter{program.size(), const_cast<sock_filter*>(program.data())};
+  ASSERT_EQ(::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+  ASSERT_EQ(::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &filter), 0);
+}
+
+std::vector<OpResult> all_reduce_in_place(Cluster& cluster, std::vector<std::vector<float>>& data) {
+  std::vector<PendingOp> ops;
+  for (std::size_t rank = 0; rank < cluster.size(); ++rank) ops.push_back(cluster[rank].start(in_place(data[rank], 0)));
+  std::vector<OpResult> results;
+  for (const auto& [id, result] : ops) results.push_back(result.get());
+  return results;
+}
+
+// In a process of its own, which the filter ends with.
+template <typename F>
+void in_another_process(F body) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    body();
+    ::_exit(testing::Test::HasFailure() ? 1 : 0);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
+void expect_over_links(Cluster& cluster) {
+  std::vector<std::vector<float>> data;
+  for (std::size_t rank = 0; rank < cluster.size(); ++rank) data.push_back(numbers<float>(rank, 200'000));
+  for (const OpResult& result : all_reduce_in_place(cluster, data)) {
+    ASSERT_FALSE(result.error) << result.error->message;
+    EXPECT_EQ(result.algorithm, Algorithm::ring);
+    EXPECT_EQ(result.transport, Transport::shm);
+  }
+  for (std::uint64_t i = 0; i < 200'000; ++i) {
+    float sum = 0;
+    for (std::size_t rank = 0; rank < cluster.size(); ++rank) sum += static_cast<float>((rank * 7 + i * 3 + 1) % 23);
+    for (const auto& values : data) ASSERT_EQ(values[i], sum);
+  }
+}
+
+TEST(DirectFallback, GoesOverLinksWhereReadingIsForbidden) {
+  in_another_process([] {
+    forbid_reading_others();
+    Cluster cluster = cluster_on({0, 0, 0});
+    expect_over_links(cluster);
+  });
+}
+
+// Once, in the op that finds it out.
+TEST(DirectFallback, GoesOverLinksFromWhenReadingFails) {
+  in_another_process([] {
+    const Layout hosts{0, 0, 0};
+    Cluster cluster = cluster_on(hosts);
+    std::vector<std::vector<float>> data;
+    for (std::size_t rank = 0; rank < hosts.size(); ++rank) data.push_back(numbers<float>(rank, 200'000));
+    for (const OpResult& result : all_reduce_in_place(cluster, data)) EXPECT_EQ(result.algorithm, Algorithm::direct);
+    forbid_reading_others();
+    for (std::size_t rank = 0; rank < hosts.size(); ++rank) data[rank] = numbers<float>(rank, 200'000);
+    for (const OpResult& result : all_reduce_in_place(cluster, data)) {
+      ASSERT_TRUE(result.error);
+      EXPECT_EQ(result.error->code, ErrorCode::peer_lost);
+    }
+    for (std::size_t rank = 0; rank < hosts.size(); ++rank) EXPECT_EQ(data[rank], numbers<float>(rank, 200'000));
+    expect_over_links(cluster);
+  });
 }
 
 TEST(DirectFallback, GoesOverLinksWhereMemoryCantBeRead) {

@@ -3,7 +3,6 @@
 #include "reduce/kernels.h"
 
 #include <gtest/gtest.h>
-#include <hwy/highway.h>
 
 #include <algorithm>
 #include <bit>
@@ -14,6 +13,8 @@
 #include <random>
 #include <string>
 #include <vector>
+
+#include "every_target.h"
 
 namespace pccl {
 namespace {
@@ -256,16 +257,7 @@ class Call {
   std::vector<std::uint8_t> expected_;
 };
 
-template <typename F>
-void on_every_target(F body) {
-  for (const std::int64_t target : hwy::SupportedAndGeneratedTargets()) {
-    hwy::SetSupportedTargetsForTest(target);
-    SCOPED_TRACE(hwy::TargetName(target));
-    body();
-    if (testing::Test::HasFailure()) break;
-  }
-  hwy::SetSupportedTargetsForTest(0);
-}
+using test::on_every_target;
 
 TEST(Kernels, EveryLengthAtAnyAlignment) {
   for (const DType dtype : all_dtypes()) {

@@ -46,7 +46,8 @@ DirectOp::DirectOp(const Request& request, const Context& context, Algorithm alg
 }
 
 const DirectOp::Partner& DirectOp::partner(std::uint32_t rank) const {
-  const auto found = std::find_if(others_.begin(), others_.end(), [rank](const Partner& one) { return one.rank == rank; });
+  const auto found =
+      std::find_if(others_.begin(), others_.end(), [rank](const Partner& one) { return one.rank == rank; });
   PCCL_CHECK(found != others_.end());
   return *found;
 }
@@ -71,7 +72,8 @@ Op::Answer DirectOp::on_ready(std::uint32_t from, const Payload& payload, Differ
   }
   const Answer answer = links_->on_ready(from, rest, difference);
   if (answer != Answer::agreed) return answer;
-  const auto found = std::find_if(others_.begin(), others_.end(), [from](const Partner& one) { return one.rank == from; });
+  const auto found =
+      std::find_if(others_.begin(), others_.end(), [from](const Partner& one) { return one.rank == from; });
   if (found == others_.end()) return Answer::wrong;
   found->is_ready = true;
   found->agrees = opening.agrees != 0;
@@ -81,9 +83,8 @@ Op::Answer DirectOp::on_ready(std::uint32_t from, const Payload& payload, Differ
 }
 
 void DirectOp::decide() {
-  if (way_ != Way::open || !std::all_of(others_.begin(), others_.end(), [](const Partner& one) { return one.is_ready; })) {
-    return;
-  }
+  const bool all_ready = std::all_of(others_.begin(), others_.end(), [](const Partner& one) { return one.is_ready; });
+  if (way_ != Way::open || !all_ready) return;
   const bool all_agree = std::all_of(others_.begin(), others_.end(), [](const Partner& one) { return one.agrees; });
   if (!agrees_ || !all_agree) return take_links();
   way_ = Way::direct;
@@ -124,7 +125,7 @@ std::optional<Error> DirectOp::work() {
   if (way_ != Way::direct) return std::nullopt;
   if (unreadable_) {
     if (std::chrono::steady_clock::now() - unreadable_since_ < patience) return std::nullopt;
-    return Error{ErrorCode::peer_lost, "the memory of rank " + std::to_string(*unreadable_) + " can't be read any more; call it again", {}};
+    return fail_for_good();
   }
   switch (copy_piece()) {
     case Piece::copied:
@@ -137,6 +138,13 @@ std::optional<Error> DirectOp::work() {
       break;
   }
   return std::nullopt;
+}
+
+// The next try goes over the links.
+Error DirectOp::fail_for_good() {
+  if (Link* const link = wire().link(*unreadable_)) link->give_up_reading();
+  const std::string whose = "the memory of rank " + std::to_string(*unreadable_);
+  return {ErrorCode::peer_lost, whose + " can't be read any more; call it again", {}};
 }
 
 bool DirectOp::read(const Partner& from, std::uint64_t address, void* to, std::size_t bytes) {

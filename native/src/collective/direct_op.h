@@ -19,7 +19,7 @@
 #include <optional>
 #include <vector>
 
-#include "collective/lent_memory.h"
+#include "transport/lent_memory.h"
 #include "collective/op.h"
 
 namespace pccl {
@@ -84,6 +84,7 @@ class DirectOp : public Op {
  private:
   enum class Way : std::uint8_t { open, direct, links };
   void decide();
+  Error fail_for_good();
   void take_links();
 
   const std::unique_ptr<Op> links_;

@@ -1,7 +1,7 @@
 // An all_reduce or reduce_scatter among peers that read each other's memory. The array is cut into a slice for each
 // member of the host. A member reads the others' contributions to its own slice, combines them, in rank order from its
-// own on, and tells how far it is; an all_reduce then takes the other slices from their owners as they grow. So each
-// byte is read from another process (N-1)/N times two per rank, as little as any algorithm moves, and combined by one
+// own on, and tells how far it is; an all_reduce then takes the other slices from their owners as they grow. So a rank
+// reads 2 (N-1)/N arrays from other processes, as little as any algorithm moves, and each element is combined by one
 // rank for all.
 //
 // In place, an all_reduce overwrites its input while it may still fail: a piece is copied to a backup, as long as the

@@ -87,6 +87,7 @@ std::unique_ptr<Op> make_op(const Op::Request& request, const Op::Context& conte
   if (seat.ranks == 1) return std::make_unique<AloneOp>(request, context);
   std::unique_ptr<Op> links = make_link_op(request, context);
   if (is_short(request.call, seat)) return links;
+  if (kind == Collective::all_reduce && seat.ranks < direct_all_reduce_ranks_min) return links;
   if (is_on_one_host(request.call, context)) {
     const bool reduces = traits(kind).reduces;
     if (reduces) return std::make_unique<DirectReduce>(request, context, std::move(links));

@@ -87,11 +87,13 @@ float* QuantizedReduce::output(const Range& range) const {
 }
 
 bool QuantizedReduce::prepare() {
+  wire().schedule();
+  if (partners().empty()) return true;
   const std::uint64_t own = quantized_bytes(quantization(), slice(seat().rank).count);
-  std::uint64_t total = partners().empty() ? 0 : own;
+  std::uint64_t total = own;
   for (const std::uint32_t rank : partners()) total += own + quantized_bytes(quantization(), slice(rank).count);
   memory_ = pool_.take(total);
-  if (memory_.memory == nullptr && total > 0) return false;
+  if (memory_.memory == nullptr) return false;
   sum_ = memory_.memory.get();
   std::uint8_t* at = sum_ + own;
   for (const std::uint32_t rank : partners()) {
@@ -100,12 +102,9 @@ bool QuantizedReduce::prepare() {
     exchanges_[rank].received_part = at;
     at += own;
   }
-  if (keeps_backup()) {
-    backup_ = pool_.take(count_ * sizeof(float));
-    if (backup_.memory == nullptr) return false;
-  }
-  wire().schedule();
-  return true;
+  if (!keeps_backup()) return true;
+  backup_ = pool_.take(count_ * sizeof(float));
+  return backup_.memory != nullptr;
 }
 
 std::optional<Error> QuantizedReduce::work() {

@@ -23,16 +23,35 @@ CostEvaluator::CostEvaluator(const Workload& work, const CostModel& cost)
                               request.speeds[owner];
   }
   if (has_traffic()) {
-    for (Rank source = 0; source < request.ranks; ++source) {
-      for (Rank owner = 0; owner < request.ranks; ++owner) {
-        add_traffic({source, owner, work.sent[std::size_t{source} * request.ranks + owner]}, 1);
-      }
-    }
+    add_traffic_of(work.sent);
     native_traffic_ = traffic_;
   }
 }
 
 double CostEvaluator::step_seconds(std::span<const Loan> loans) {
+  add_loans(loans);
+  traffic_ = native_traffic_;
+  if (has_traffic() && !loans.empty()) {
+    ShareList shares(work_, loans);
+    for (const Expert expert : shares.lent()) {
+      const Rank owner = work_.request.owners[expert];
+      for (Rank source = 0; source < work_.request.ranks; ++source) {
+        add_traffic({source, owner, work_.count(source, expert)}, -1);
+      }
+      for (const Flow& flow : choice_.choose(expert, shares.of(expert))) add_traffic(flow, 1);
+    }
+  }
+  return finish(!loans.empty());
+}
+
+double CostEvaluator::step_seconds(std::span<const Loan> loans, std::span<const Copies> sent) {
+  add_loans(loans);
+  std::fill(traffic_.begin(), traffic_.end(), Traffic{});
+  if (has_traffic()) add_traffic_of(sent);
+  return finish(!loans.empty());
+}
+
+void CostEvaluator::add_loans(std::span<const Loan> loans) {
   const PlanRequest& request = work_.request;
   seconds_ = native_seconds_;
   std::fill(transfers_.begin(), transfers_.end(), Traffic{});
@@ -54,24 +73,26 @@ double CostEvaluator::step_seconds(std::span<const Loan> loans) {
     }
     lent_[loan.expert] = 0;
   }
-  traffic_ = native_traffic_;
-  if (has_traffic() && !loans.empty()) {
-    ShareList shares(work_, loans);
-    for (const Expert expert : shares.lent()) {
-      const Rank owner = request.owners[expert];
-      for (Rank source = 0; source < request.ranks; ++source) {
-        add_traffic({source, owner, work_.count(source, expert)}, -1);
-      }
-      for (const Flow& flow : choice_.choose(expert, shares.of(expert))) add_traffic(flow, 1);
-    }
-  }
+}
+
+double CostEvaluator::finish(bool has_loans) {
   double slowest = 0;
-  for (Rank rank = 0; rank < request.ranks; ++rank) {
+  for (Rank rank = 0; rank < work_.request.ranks; ++rank) {
+    if (has_loans) seconds_[rank] += cost_.lend_seconds;
     seconds_[rank] += std::max(transfers_[rank].sent, transfers_[rank].received) +
                       std::max(traffic_[rank].sent, traffic_[rank].received);
     slowest = std::max(slowest, seconds_[rank]);
   }
   return slowest;
+}
+
+void CostEvaluator::add_traffic_of(std::span<const Copies> sent) {
+  const Rank ranks = work_.request.ranks;
+  for (Rank source = 0; source < ranks; ++source) {
+    for (Rank target = 0; target < ranks; ++target) {
+      add_traffic({source, target, sent[std::size_t{source} * ranks + target]}, 1);
+    }
+  }
 }
 
 bool CostEvaluator::has_traffic() const {

@@ -17,6 +17,8 @@ class CostEvaluator {
 
   // Every loan counts as a transfer of its own. Rank seconds are valid until the next call.
   double step_seconds(std::span<const Loan> loans);
+  // The same where copies go as `sent` [ranks * ranks] says, and not to where they are already.
+  double step_seconds(std::span<const Loan> loans, std::span<const Copies> sent);
   std::span<const double> rank_seconds() const { return seconds_; }
 
  private:
@@ -24,6 +26,9 @@ class CostEvaluator {
     double sent = 0;
     double received = 0;
   };
+  void add_loans(std::span<const Loan> loans);
+  void add_traffic_of(std::span<const Copies> sent);
+  double finish(bool has_loans);
   bool has_traffic() const;
   void add_traffic(const Flow& flow, double sign);
 

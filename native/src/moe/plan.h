@@ -24,6 +24,7 @@ struct CostModel {
   double far_transfer_seconds = 256;    // the same to another node
   double cross_copy_seconds = 0;        // one copy to another rank of the node and its result back
   double far_cross_copy_seconds = 0;    // the same to another node
+  double lend_seconds = 0;              // what a step with any loans costs besides, on every rank
 };
 
 struct PlanRequest {

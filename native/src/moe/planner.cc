@@ -55,7 +55,7 @@ void check(const PlanRequest& request) {
   const CostModel& cost = request.cost;
   require(is_duration(cost.copy_seconds) && cost.copy_seconds > 0, "costModel.copySeconds must be above 0");
   for (const double seconds : {cost.expert_seconds, cost.transfer_seconds, cost.far_transfer_seconds,
-                               cost.cross_copy_seconds, cost.far_cross_copy_seconds}) {
+                               cost.cross_copy_seconds, cost.far_cross_copy_seconds, cost.lend_seconds}) {
     require(is_duration(seconds), "the times of a cost model must be 0 or more, and finite");
   }
   if (request.strict_reference) {
@@ -138,9 +138,9 @@ void lay_out(Plan& plan, const Workload& work) {
   }
 }
 
-Prediction predict(CostEvaluator& evaluator, std::span<const Loan> loans) {
+Prediction predict(const CostEvaluator& evaluator, double step_seconds) {
   Prediction prediction;
-  prediction.step_seconds = evaluator.step_seconds(loans);
+  prediction.step_seconds = step_seconds;
   prediction.rank_seconds.assign(evaluator.rank_seconds().begin(), evaluator.rank_seconds().end());
   return prediction;
 }
@@ -181,10 +181,12 @@ Plan make_plan(const PlanRequest& request) {
   }
   CostModel cost = request.cost;
   // EPLB moves weights between steps, not in them.
-  if (request.planner == Planner::eplb) cost.transfer_seconds = cost.far_transfer_seconds = 0;
+  if (request.planner == Planner::eplb) cost.transfer_seconds = cost.far_transfer_seconds = cost.lend_seconds = 0;
   CostEvaluator evaluator(work, cost);
-  plan.before = predict(evaluator, {});
-  plan.after = predict(evaluator, plan.loans);
+  plan.before = predict(evaluator, evaluator.step_seconds({}));
+  // The reference doesn't look at where tokens are.
+  plan.after = predict(evaluator, request.strict_reference ? evaluator.step_seconds(plan.loans, plan.sent_after)
+                                                           : evaluator.step_seconds(plan.loans));
   return plan;
 }
 

@@ -2,12 +2,14 @@
 #include <napi.h>
 
 #include "node/arguments.h"
+#include "node/diloco_kernels.h"
 #include "node/engine_object.h"
 #include "node/engine_registry.h"
 #include "node/errors.h"
 #include "node/moe_experts.h"
 #include "node/moe_planner.h"
 #include "node/moe_router.h"
+#include "node/moe_step.h"
 #include "node/page_memory.h"
 #include "node/quantization.h"
 
@@ -57,6 +59,13 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("createEngine", Napi::Function::New<create_engine>(env, "createEngine"));
   exports.Set("attachEngine", Napi::Function::New<attach_engine>(env, "attachEngine"));
   exports.Set("allocate", Napi::Function::New<allocate>(env, "allocate"));
+  exports.Set("allocateShared", Napi::Function::New<allocate_shared>(env, "allocateShared"));
+  exports.Set("mapShared", Napi::Function::New<map_shared>(env, "mapShared"));
+  exports.Set("elementwise", Napi::Function::New<elementwise>(env, "elementwise"));
+  exports.Set("digest", Napi::Function::New<digest>(env, "digest"));
+  exports.Set("quantizeWithFeedback", Napi::Function::New<quantize_with_feedback>(env, "quantizeWithFeedback"));
+  exports.Set("sparsifyWithFeedback", Napi::Function::New<sparsify_with_feedback>(env, "sparsifyWithFeedback"));
+  exports.Set("addSparse", Napi::Function::New<add_sparse>(env, "addSparse"));
   exports.Set("quantize", Napi::Function::New<quantize>(env, "quantize"));
   exports.Set("dequantize", Napi::Function::New<dequantize>(env, "dequantize"));
   exports.Set("planExperts", Napi::Function::New<plan_experts>(env, "planExperts"));
@@ -68,6 +77,14 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("packExpert", Napi::Function::New<pack_expert>(env, "packExpert"));
   exports.Set("expertForward", Napi::Function::New<expert_forward>(env, "expertForward"));
   exports.Set("expertBackward", Napi::Function::New<expert_backward>(env, "expertBackward"));
+  exports.Set("addressCopies", Napi::Function::New<address_copies>(env, "addressCopies"));
+  exports.Set("receiveCopies", Napi::Function::New<receive_copies>(env, "receiveCopies"));
+  exports.Set("gatherRows", Napi::Function::New<gather_rows>(env, "gatherRows"));
+  exports.Set("forwardLists", Napi::Function::New<forward_lists>(env, "forwardLists"));
+  exports.Set("backwardLists", Napi::Function::New<backward_lists>(env, "backwardLists"));
+  exports.Set("combineRows", Napi::Function::New<combine_rows>(env, "combineRows"));
+  exports.Set("gateGradients", Napi::Function::New<gate_gradients>(env, "gateGradients"));
+  exports.Set("addFloats", Napi::Function::New<add_floats>(env, "addFloats"));
   return exports;
 }
 

@@ -25,6 +25,9 @@ std::shared_ptr<Attachment> Attachment::create(Napi::Env env, std::shared_ptr<Sh
     callbacks.link_lost = [events = attachment->events_](Epoch epoch, PeerId peer, const std::string& reason) {
       events->post(LinkLost{epoch, peer, reason});
     };
+    callbacks.probed = [events = attachment->events_](std::uint64_t id, const ProbeResult& result) {
+      events->post(Probed{id, result});
+    };
     callbacks.stalled = [events = attachment->events_](const StalledOp& op) { events->post(op); };
     attachment->engine().set_control(std::move(callbacks));
   }
@@ -51,6 +54,13 @@ const std::vector<std::string>* Attachment::export_names(OpId id) const {
 }
 
 void Attachment::end_export(OpId id) { exports_.erase(id); }
+
+void Attachment::commit_started(Napi::Env env, OpId id, OpId export_id) {
+  const auto found = exports_.find(export_id);
+  Lease lease = std::move(found->second.lease);
+  exports_.erase(found);
+  op_started(env, id, std::move(lease));
+}
 
 void Attachment::op_ended(Napi::Env env, const OpEnded& event) {
   leases_.erase(event.id);

@@ -30,10 +30,13 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   Napi::Value hashes(const Napi::CallbackInfo& info);
   Napi::Value release_state(const Napi::CallbackInfo& info);
   Napi::Value fetch_state(const Napi::CallbackInfo& info);
+  Napi::Value commit_state(const Napi::CallbackInfo& info);
+  Napi::Value changed_tensor(const Napi::CallbackInfo& info);
   Napi::Value prepare(const Napi::CallbackInfo& info);
   Napi::Value install(const Napi::CallbackInfo& info);
   Napi::Value set_world(const Napi::CallbackInfo& info);
   Napi::Value abort_if_missing(const Napi::CallbackInfo& info);
+  Napi::Value probe(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);
 
   // The engine, or an error if it is closed. Reading arguments can run the caller's code, which can close it, so

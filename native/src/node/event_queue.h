@@ -25,7 +25,11 @@ struct LinkLost {
   PeerId peer;
   std::string reason;
 };
-using Event = std::variant<OpEnded, Prepared, LinkLost, StalledOp>;
+struct Probed {
+  std::uint64_t id;
+  ProbeResult result;
+};
+using Event = std::variant<OpEnded, Prepared, LinkLost, StalledOp, Probed>;
 
 // Sets tag and seq, and from and to of an op of two members.
 void set_op_key(Napi::Env env, Napi::Object object, const OpKey& key);

@@ -1,12 +1,19 @@
 #include "node/expert_thread.h"
 
 #include <new>
+#include <string>
 #include <utility>
 
 #include "node/engine_object.h"
 #include "node/errors.h"
 
 namespace pccl::node {
+
+namespace {
+
+constexpr std::size_t calls_max = 4096;
+
+}  // namespace
 
 ExpertThread& ExpertThread::of(Napi::Env env) {
   auto* const environment = env.GetInstanceData<Environment>();
@@ -24,6 +31,10 @@ ExpertThread& ExpertThread::of(Napi::Env env) {
 }
 
 Napi::Promise ExpertThread::start(Napi::Env env, const std::string& call, Lease lease, Work work) {
+  if (calls_.size() >= calls_max) {
+    throw_error(env, {ErrorCode::too_many_ops,
+                      call + ": " + std::to_string(calls_max) + " calls with experts wait already.", std::nullopt});
+  }
   const std::uint64_t id = next_id_++;
   const Napi::Promise::Deferred deferred = Napi::Promise::Deferred::New(env);
   calls_.emplace(id, Call{deferred, std::move(lease)});

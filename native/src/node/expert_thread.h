@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "base/worker_thread.h"
-#include "moe/ffn/expert_pass.h"
+#include "moe/step/routed_pass.h"
 #include "node/buffers.h"
 #include "pccl/engine.h"
 
@@ -25,13 +25,14 @@ void deliver_expert_calls(Napi::Env env, Napi::Function unused, ExpertThread* th
 class ExpertThread {
  public:
   // What a call does on the thread. It ends early once `stopped` is set, which an environment does that ends itself.
-  using Work = std::function<void(moe::ExpertWorkspace& workspace, const std::atomic<bool>& stopped)>;
+  using Work = std::function<void(moe::RoutedWorkspace& workspace, const std::atomic<bool>& stopped)>;
 
   // The environment's, made by its first call.
   static ExpertThread& of(Napi::Env env);
 
   // What the lease holds stays pinned, and the process alive, until the promise is settled. It is rejected with
-  // ERR_PCCL_OUT_OF_MEMORY if the work throws std::bad_alloc. `call` begins that message.
+  // ERR_PCCL_OUT_OF_MEMORY if the work throws std::bad_alloc. `call` begins that message. Throws
+  // ERR_PCCL_TOO_MANY_OPS when so many calls wait that somebody makes them without awaiting any.
   Napi::Promise start(Napi::Env env, const std::string& call, Lease lease, Work work);
 
  private:
@@ -56,7 +57,7 @@ class ExpertThread {
   std::uint64_t next_id_ = 0;
   std::map<std::uint64_t, Call> calls_;
   // The worker's.
-  moe::ExpertWorkspace workspace_;
+  moe::RoutedWorkspace workspace_;
   // Both.
   std::atomic<bool> stopped_{false};
   std::mutex mutex_;

@@ -31,7 +31,8 @@ std::vector<T> read_integers(Napi::Value value, const std::string& what, double 
   std::vector<T> integers;
   integers.reserve(numbers.size());
   for (const double number : numbers) {
-    if (!(number >= 0 && number <= max && std::trunc(number) == number)) {
+    // Converted and back: std::trunc is a call, and there may be many numbers.
+    if (!(number >= 0 && number <= max && static_cast<double>(static_cast<T>(number)) == number)) {
       throw_invalid(value.Env(), what + " must hold integers from 0 to " + std::to_string(std::llround(max)) + ".");
     }
     integers.push_back(static_cast<T>(number));
@@ -52,7 +53,8 @@ moe::CostModel read_cost_model(Napi::Value value, const std::string& what) {
   const Napi::Object object = read_object(value, what);
   const auto seconds = [&](const char* name) { return read_number(object.Get(name), what + "." + name); };
   return {seconds("copySeconds"),        seconds("expertSeconds"),    seconds("transferSeconds"),
-          seconds("farTransferSeconds"), seconds("crossCopySeconds"), seconds("farCrossCopySeconds")};
+          seconds("farTransferSeconds"), seconds("crossCopySeconds"), seconds("farCrossCopySeconds"),
+          seconds("lendSeconds")};
 }
 
 moe::PlanRequest read_plan_request(Napi::Value value, const std::string& what) {

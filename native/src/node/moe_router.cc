@@ -7,33 +7,18 @@
 #include <string>
 #include <vector>
 
+#include "moe/ffn/activation.h"
 #include "moe/planner.h"
 #include "moe/router.h"
 #include "moe/router_projection.h"
 #include "node/arguments.h"
 #include "node/buffers.h"
 #include "node/errors.h"
+#include "node/moe_arguments.h"
 
 namespace pccl::node {
 
 namespace {
-
-std::span<const float> read_floats(Napi::Value value, const std::string& what) {
-  const Tensor tensor = read_tensor(value, what);
-  if (tensor.dtype != DType::f32) throw_not(value, what, "a Float32Array");
-  return {static_cast<const float*>(tensor.data), tensor.count};
-}
-
-// Indices, none of them negative.
-std::vector<std::uint32_t> read_indices(Napi::Value value, const std::string& what) {
-  const Tensor tensor = read_tensor(value, what);
-  if (tensor.dtype != DType::i32) throw_not(value, what, "an Int32Array");
-  const std::span indices(static_cast<const std::int32_t*>(tensor.data), tensor.count);
-  if (std::any_of(indices.begin(), indices.end(), [](std::int32_t index) { return index < 0; })) {
-    throw_invalid(value.Env(), what + " must hold integers of 0 or more.");
-  }
-  return {indices.begin(), indices.end()};
-}
 
 float read_float(Napi::Value value, const std::string& what) {
   if (!value.IsNumber()) throw_not(value, what, "a number");
@@ -73,11 +58,14 @@ moe::Routing read_routing(Napi::Value value, const std::string& what) {
           read_indices(object.Get("experts"), what + ".experts"), {}};
 }
 
-template <typename Array, typename T>
-Array typed_array(Napi::Env env, const std::vector<T>& values) {
-  Array array = Array::New(env, values.size());
-  std::copy(values.begin(), values.end(), array.Data());
-  return array;
+// Of a Float32Array, or of bf16 in a Uint16Array, which `widened` then holds.
+std::span<const float> read_tokens(Napi::Value value, const std::string& what, std::vector<float>& widened) {
+  const Tensor tensor = read_tensor(value, what);
+  if (tensor.dtype == DType::f32) return {static_cast<const float*>(tensor.data), tensor.count};
+  if (tensor.dtype != DType::u16) throw_not(value, what, "a Float32Array, or bf16 in a Uint16Array");
+  widened.resize(tensor.count);
+  moe::widen_bf16(static_cast<const std::uint16_t*>(tensor.data), tensor.count, widened.data());
+  return widened;
 }
 
 Napi::Value floats(Napi::Env env, const std::vector<float>& values) {
@@ -94,7 +82,8 @@ Napi::Value project_router(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return translate(env, [&]() -> Napi::Value {
     const std::string call = "projectRouter";
-    return floats(env, moe::project_router(read_floats(info[0], call + ": x"), read_floats(info[1], call + ": weight"),
+    std::vector<float> widened;
+    return floats(env, moe::project_router(read_tokens(info[0], call + ": x", widened), read_floats(info[1], call + ": weight"),
                                            read_floats(info[2], call + ": bias"), read_experts(info[3], call)));
   });
 }
@@ -103,8 +92,9 @@ Napi::Value project_router_gradient(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return translate(env, [&]() -> Napi::Value {
     const std::string call = "projectRouterGradient";
+    std::vector<float> widened;
     const moe::ProjectionGradient gradient = moe::project_router_gradient(
-        read_floats(info[0], call + ": x"), read_floats(info[1], call + ": weight"),
+        read_tokens(info[0], call + ": x", widened), read_floats(info[1], call + ": weight"),
         read_floats(info[2], call + ": logitGradients"), read_experts(info[3], call));
     Napi::Object object = Napi::Object::New(env);
     object.Set("x", floats(env, gradient.x));

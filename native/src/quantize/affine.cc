@@ -4,25 +4,29 @@
 
 namespace pccl {
 
-AffineBlock fit_affine(QuantizationScheme scheme, std::uint32_t levels, float min, float max) {
+float step_for(double range, std::uint32_t levels) {
+  const auto step = static_cast<float>(range / levels);
+  const bool is_short = static_cast<double>(step) * levels < range;
+  return is_short ? std::nextafter(step, std::numeric_limits<float>::infinity()) : step;
+}
+
+AffineBlock fit_affine(const Quantization& quantization, std::uint32_t levels, float min, float max) {
   AffineBlock block;
   block.levels = static_cast<float>(levels);
-  if (scheme == QuantizationScheme::zero_point) {
-    min = std::min(min, 0.0f);
-    max = std::max(max, 0.0f);
-  }
-  const double range = static_cast<double>(max) - static_cast<double>(min);
-  // Rounded up, so that the codes reach from end to end, also where a step has few bits.
-  block.step = static_cast<float>(range / levels);
-  if (static_cast<double>(block.step) * levels < range) {
-    block.step = std::nextafter(block.step, std::numeric_limits<float>::infinity());
-  }
-  if (scheme == QuantizationScheme::min_max) {
+  if (quantization.scheme == QuantizationScheme::min_max) {
     block.offset = min;
-  } else if (block.step > 0) {
-    const double zero_point = std::nearbyint(-static_cast<double>(min) / static_cast<double>(block.step));
-    block.zero_point = static_cast<float>(std::min(zero_point, static_cast<double>(levels)));
+    block.step = step_for(static_cast<double>(max) - static_cast<double>(min), levels);
+    return block;
   }
+  // Zero is a code, so where it is in between an end of the range may be up to half a step beyond the last one. That
+  // does to round to nearest; to be rounded in both directions it needs one code more.
+  const bool covers = quantization.rounding == QuantizationRounding::stochastic && min < 0 && max > 0;
+  const double low = std::min(min, 0.0f);
+  const double high = std::max(max, 0.0f);
+  block.step = step_for(high - low, covers ? levels - 1 : levels);
+  if (block.step == 0) return block;
+  const double place = -low / static_cast<double>(block.step);
+  block.zero_point = static_cast<float>(std::min<double>(covers ? std::ceil(place) : std::nearbyint(place), levels));
   return block;
 }
 

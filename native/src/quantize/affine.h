@@ -20,8 +20,10 @@ struct AffineBlock {
   float levels = 0;
 };
 
-// The codes 0 … levels for values from min to max, both finite.
-AffineBlock fit_affine(QuantizationScheme scheme, std::uint32_t levels, float min, float max);
+// For so many steps to make up a range: rounded up, so that they reach from end to end also where a step has few bits.
+float step_for(double range, std::uint32_t levels);
+// The codes 0 … levels for values from min to max, both finite, a zero of which is +0.
+AffineBlock fit_affine(const Quantization& quantization, std::uint32_t levels, float min, float max);
 
 // 1 / step would overflow for tiny steps, and a difference of huge values too. So all is scaled by a power of two,
 // which is exact but for what is far too small for the step to see, and makes the step a number from 1 to 2.

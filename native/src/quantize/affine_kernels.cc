@@ -78,7 +78,7 @@ void encode(const EncodeJob& job) {
     const Extent extent = extent_of(input.from, count);
     AffineBlock block;
     if (extent.magnitude < infinity_bits) {
-      block = fit_affine(job.quantization.scheme, levels, extent.min, extent.max);
+      block = fit_affine(job.quantization, levels, extent.min, extent.max);
       find_codes(input, block, codes);
     } else {
       block = encode_special_affine(input, levels, codes);

@@ -112,8 +112,8 @@ void encode_fp8(const BlockInput& input, std::uint8_t* into) {
   std::uint8_t* const codes = into + sizeof(float);
   const std::uint32_t magnitude = extent_of(input.from, input.count).magnitude;
   if (magnitude >= infinity_bits) return store_le(into, -encode_special_fp8(input, codes));
-  const float step = fit_affine(QuantizationScheme::zero_point, static_cast<std::uint32_t>(e4m3_max), 0,
-                                std::bit_cast<float>(magnitude)).step;
+  const double greatest = std::bit_cast<float>(magnitude);
+  const float step = step_for(greatest, static_cast<std::uint32_t>(e4m3_max));
   store_le(into, step);
   if (input.quantization.rounding == QuantizationRounding::nearest) return find_fp8(input, step, codes, ToNearest<e4m3>{});
   find_fp8(input, step, codes, ByNoise<e4m3>{NoiseLanes(input.noise)});

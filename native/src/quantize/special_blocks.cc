@@ -21,7 +21,7 @@ Extent finite_extent(const BlockInput& input) {
     extent.min = std::min(extent.min, input.from[i]);
     extent.max = std::max(extent.max, input.from[i]);
   }
-  return extent.min <= extent.max ? extent : Extent{};
+  return extent.min <= extent.max ? Extent{extent.min + 0.0f, extent.max + 0.0f} : Extent{};
 }
 
 bool is_stochastic(const BlockInput& input) {
@@ -33,7 +33,7 @@ bool is_stochastic(const BlockInput& input) {
 AffineBlock encode_special_affine(const BlockInput& input, std::uint32_t levels, std::uint8_t* codes) {
   const Extent extent = finite_extent(input);
   const std::uint32_t top = levels - special_codes;
-  const AffineBlock block = fit_affine(input.quantization.scheme, top, extent.min + 0.0f, extent.max + 0.0f);
+  const AffineBlock block = fit_affine(input.quantization, top, extent.min, extent.max);
   const AffineEncoder encoder(block);
   for (std::size_t i = 0; i < input.count; ++i) {
     const std::uint32_t bits = std::bit_cast<std::uint32_t>(input.from[i]);
@@ -67,8 +67,8 @@ void decode_special_affine(const AffineBlock& block, const std::uint8_t* codes, 
 
 float encode_special_fp8(const BlockInput& input, std::uint8_t* codes) {
   const Extent extent = finite_extent(input);
-  const float greatest = std::max(-extent.min, extent.max);
-  const float step = fit_affine(QuantizationScheme::zero_point, static_cast<std::uint32_t>(e4m3_special_max), 0, greatest).step;
+  const double greatest = std::max(extent.max, -extent.min);
+  const float step = step_for(greatest + 0.0, static_cast<std::uint32_t>(e4m3_special_max));
   const AffineEncoder encoder({.step = step});
   for (std::size_t i = 0; i < input.count; ++i) {
     const std::uint32_t bits = std::bit_cast<std::uint32_t>(input.from[i]);

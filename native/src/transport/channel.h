@@ -54,6 +54,8 @@ class Channel {
   virtual Path path() const = 0;
   // The process at the other end, if each of the two can read the other's memory (process_vm_readv).
   virtual std::optional<pid_t> readable_process() const = 0;
+  // Reading it has failed: from now on there is none, and the other side hears so too.
+  virtual void give_up_reading() = 0;
 
  protected:
   Channel() = default;

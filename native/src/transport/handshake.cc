@@ -62,7 +62,8 @@ std::optional<Hello> decode_hello(std::span<const std::uint8_t, hello_bytes> byt
                             hello.incarnation <= incarnation_max;
       return in_range ? std::optional(hello) : std::nullopt;
     }
-    case ConnectionKind::state: {
+    case ConnectionKind::state:
+    case ConnectionKind::probe: {
       const bool empty = std::all_of(bytes.begin() + 56, bytes.end(), [](std::uint8_t byte) { return byte == 0; });
       return empty ? std::optional(hello) : std::nullopt;
     }

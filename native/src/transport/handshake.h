@@ -19,7 +19,7 @@
 
 namespace pccl {
 
-enum class ConnectionKind : std::uint32_t { link = 1, state = 2 };
+enum class ConnectionKind : std::uint32_t { link = 1, state = 2, probe = 3 };
 
 // Which of the links that two peers have had over time: the view that it was first made for, and how often it has
 // been made anew for that view. A later one is greater, so that two peers that don't agree take the greater one.

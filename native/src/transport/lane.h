@@ -73,6 +73,7 @@ class Lane final : Channel::Handler {
   void set_usable() { usable_ = true; }
   void set_silence(std::chrono::milliseconds silence);
   const Channel& channel() const { return *channel_; }
+  void give_up_reading() { channel_->give_up_reading(); }
 
   // All that was taken to be sent has been acknowledged, and no chunk is half here.
   bool at_rest() const { return nothing_to_send() && unacknowledged_.empty() && payload_left_ == 0; }

@@ -47,6 +47,12 @@ std::optional<pid_t> Link::readable_process() const {
   return control_lane_->channel().readable_process();
 }
 
+void Link::give_up_reading() {
+  for (const Slot& slot : lanes_) {
+    if (slot.lane) slot.lane->give_up_reading();
+  }
+}
+
 void Link::settle() {
   if (std::exchange(established_, true)) return;
   dials_.set_timeout(std::clamp<EventLoop::Clock::duration>(silence_ / 2, limits::redial_attempt_timeout_min,

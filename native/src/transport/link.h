@@ -101,6 +101,8 @@ class Link final : Lane::Owner, LaneDials::Owner, LaneTuner::Owner {
   // The peer's process, if the two can read each other's memory (process_vm_readv). Known as long as the link is up;
   // when the peer's process has ended its number may be another's, so what was read counts only while it is up.
   std::optional<pid_t> readable_process() const;
+  // It is one no more, for either side.
+  void give_up_reading();
 
   // For a link that is kept in another view.
   void set(const Settings& settings);

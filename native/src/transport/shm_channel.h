@@ -20,6 +20,7 @@ class ShmChannel final : public Channel, EventLoop::Handler, EventLoop::Poller {
   void close() override;
   Path path() const override { return Path::shm; }
   std::optional<pid_t> readable_process() const override { return segment_->readable_process(); }
+  void give_up_reading() override { segment_->give_up_reading(); }
 
  private:
   void on_ready(std::uint32_t events) override;

@@ -93,6 +93,11 @@ void ShmSegment::try_to_read(pid_t process) {
   own().can_read = 1;
 }
 
+void ShmSegment::give_up_reading() {
+  process_.reset();
+  own().can_read = 0;
+}
+
 std::optional<pid_t> ShmSegment::readable_process() const {
   const ShmSide& other_side = layout_->sides[1 - static_cast<std::size_t>(role_)];
   return other_side.can_read.load() == 1 ? process_ : std::nullopt;

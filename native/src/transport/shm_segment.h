@@ -41,6 +41,8 @@ class ShmSegment {
   // What try_to_read had, if both sides had success. The side that has passed the descriptor knows it with the
   // Welcome, the other one with the first frame.
   std::optional<pid_t> readable_process() const;
+  // It had success once, and has none any more.
+  void give_up_reading();
 
  private:
   struct Layout;

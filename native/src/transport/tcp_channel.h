@@ -18,6 +18,7 @@ class TcpChannel final : public Channel, EventLoop::Handler {
   void close() override;
   Path path() const override { return Path::tcp; }
   std::optional<pid_t> readable_process() const override { return std::nullopt; }
+  void give_up_reading() override {}
 
  private:
   void on_ready(std::uint32_t events) override;

@@ -189,6 +189,8 @@ export interface RingView {
 export interface InstalledView {
   /** RingView.viewEpoch. */
   readonly epoch: number;
+  /** RingView.epoch. */
+  readonly ringEpoch: number;
   readonly peerId: number;
   readonly rank: number;
   readonly groupSize: number;
@@ -249,6 +251,8 @@ export type OpEvent =
       /** Of a collective op. */
       readonly algorithm: Algorithm;
       readonly transport: Transport;
+      /** Of a fetch: who gave anything. */
+      readonly sources: readonly number[];
     }
   | { readonly type: "op-failed"; readonly id: number; readonly error: NativeError };
 
@@ -272,7 +276,22 @@ export type ControlEvent =
       readonly type: "stalled";
       readonly epoch: number;
       readonly missing: readonly number[];
-    } & OpName);
+    } & OpName)
+  | ProbeEvent;
+
+/** The end of a probe: what the path carries with both directions loaded at once, or why that can't be told. */
+export type ProbeEvent = { readonly type: "probed"; readonly id: number } & (
+  | {
+      readonly txBytesPerSecond: number;
+      readonly rxBytesPerSecond: number;
+      /** On the quiet path. */
+      readonly rttSeconds: number;
+      /** Sent and received to find out, and the time that it took. */
+      readonly bytes: number;
+      readonly seconds: number;
+    }
+  | { readonly reason: string }
+);
 
 export type EngineEvent = OpEvent | ControlEvent;
 
@@ -284,15 +303,19 @@ export interface StateTensor {
 
 export interface HashedTensor {
   readonly name: string;
-  /** XXH3-128 of the tensor's bytes, 32 hex digits, canonical (big-endian) form. */
+  /** Root of the tensor's hash tree (docs/protocol.md), 32 hex digits, canonical (big-endian) form. */
   readonly hash: string;
 }
 
-export interface FetchRequest {
-  readonly name: string;
-  readonly hash: string;
-  /** Receives the bytes; verified against `hash` before the fetch reports done. */
-  readonly into: Tensor;
+export interface FetchCall {
+  readonly exportId: number;
+  /** Tensors of the export, by index, and the roots of the hash trees that they are to have. */
+  readonly targets: readonly { readonly tensor: number; readonly hash: string }[];
+  /** Members that export what is wanted: all of it, or what they have fetched so far themselves. */
+  readonly sources: readonly (RingMember & { readonly complete: boolean })[];
+  /** Of `shares` members that fetch the same at once, this one is number `share`. */
+  readonly share: number;
+  readonly shares: number;
 }
 
 /**
@@ -316,9 +339,10 @@ export interface Engine {
    * Starts a collective op; the result arrives as an op event with the returned id. A short one that is alone in flight
    * is carried out in this call, if it takes no more than some 50 µs, and its event comes in the next turn. It starts in the installed epoch.
    * Between prepare and install all-reduce, broadcast, barrier, send and recv wait for the next one; the others, whose
-   * buffers have the shape that the installed view asks for, fail with ERR_PCCL_PEER_LOST when it is replaced.
+   * buffers have the shape that a ring asks for, fail with ERR_PCCL_PEER_LOST when it is replaced. They were shaped for
+   * `ringEpoch`, or for the installed one, and are refused with ERR_PCCL_PEER_LOST if that is over.
    */
-  start(call: CollectiveCall): number;
+  start(call: CollectiveCall, ringEpoch?: number): number;
 
   /**
    * Withdraws an op that this peer hasn't finished: every member of it gets ERR_PCCL_CANCELLED and the buffers
@@ -327,16 +351,25 @@ export interface Engine {
   cancel(id: number): boolean;
 
   /**
-   * Pins tensors, hashes them on a background thread, and lets other peers fetch them until releaseState.
+   * Pins tensors, hashes them on background threads, and lets other peers fetch them until commitState or releaseState.
    * The op-done event comes when hashing has ended; then hashes() gives the result.
    */
   exportState(tensors: readonly StateTensor[]): number;
   hashes(exportId: number): readonly HashedTensor[];
-  /** Ends an export. Returns the payload bytes that were served from it. */
+  /** Ends an export without a change, and its fetch. Returns the payload bytes that were served from it. */
   releaseState(exportId: number): number;
 
-  /** Fetches tensors from a peer that exports them; op-done carries rxBytes. `into` stays pinned meanwhile. */
-  fetchState(source: RingMember, requests: readonly FetchRequest[]): number;
+  /**
+   * Fetches what differs from the export into memory of the engine's own, verified, from all sources at once; op-done
+   * carries rxBytes and sources. The tensors don't change. What came of a fetch that failed is kept for the next one.
+   */
+  fetchState(call: FetchCall): number;
+
+  /** Ends an export and writes what was fetched to its tensors; op-done carries the bytes served as txBytes. */
+  commitState(exportId: number): number;
+
+  /** A tensor of the export that was found written to while others fetched it. */
+  changedTensor(exportId: number): string | undefined;
 
   /**
    * Control attachment only. Freezes the installed epoch (its ops make no more progress), starts building the
@@ -356,6 +389,12 @@ export interface Engine {
    * aborts it on all its members with ERR_PCCL_CALL_MISMATCH, and returns true.
    */
   abortIfMissing(epoch: number, op: OpName, peerId: number): boolean;
+
+  /**
+   * Control attachment only. Measures the path to another member of the installed view, over connections of its own;
+   * a `probed` event with this id follows within five seconds or so.
+   */
+  probe(id: number, target: RingMember): void;
 
   /**
    * The creating attachment: fails ops in flight with ERR_PCCL_CLOSED, restores their buffers, closes links and
@@ -409,6 +448,7 @@ export interface PlanRequest {
     readonly farTransferSeconds: number;
     readonly crossCopySeconds: number;
     readonly farCrossCopySeconds: number;
+    readonly lendSeconds: number;
   };
   /** Past loads of the experts; read by eplb only. */
   readonly statistics: Float64Array;
@@ -477,6 +517,68 @@ export interface RawExpertGradients extends RawExpertTokens {
   readonly gradients: readonly Float32Array[];
 }
 
+/** What a step of expert parallelism is made of. Blocks of its messages lie in memory in the order of `blocks`. */
+export interface RawStepRequest {
+  readonly ranks: number;
+  readonly experts: number;
+  readonly rank: number;
+  /** As PlanRequest's and RawPlan's. */
+  readonly counts: Float64Array;
+  readonly firstInterval: Float64Array;
+  readonly intervalRanks: Float64Array;
+  readonly intervalStarts: Float64Array;
+  readonly intervalEnds: Float64Array;
+  /** The ranks whose blocks come first, second, …. */
+  readonly blocks: Float64Array;
+  /** Whether there will be a backward pass: headers carry the gates then. */
+  readonly training: boolean;
+  /** This rank's routing: as RawRouting. */
+  readonly firstSlot: Int32Array;
+  readonly slotExperts: Int32Array;
+  readonly gates: Float32Array;
+}
+
+/** A step in native memory: which row is which. */
+export type RawStep = object & { readonly __brand: "step" };
+
+/** Counts are by block. */
+export interface RawOutgoing {
+  readonly step: RawStep;
+  readonly rowCounts: readonly number[];
+  readonly copyCounts: readonly number[];
+  readonly headers: Int32Array;
+  readonly headerCounts: readonly number[];
+}
+
+export interface RawIncoming {
+  readonly rowCounts: readonly number[];
+  readonly copyCounts: readonly number[];
+  /** What this rank computes: consecutive positions of an expert, by expert and position. */
+  readonly lists: readonly { readonly expert: number; readonly copies: number }[];
+}
+
+/** One of RawIncoming's lists, by index. */
+export interface RawList {
+  readonly list: number;
+  readonly weights: Uint8Array;
+}
+
+export interface RawListGradients extends RawList {
+  /** As RawExpertGradients'. */
+  readonly gradients: readonly Float32Array[];
+}
+
+export type ElementwiseKernel =
+  | "difference"
+  | "copy"
+  | "scale"
+  | "addScaled"
+  | "sgd"
+  | "nesterov"
+  | "adam"
+  | "mix"
+  | "carry";
+
 export interface Addon {
   /** Raised when this surface changes; the loader refuses another number. */
   readonly abiVersion: number;
@@ -489,6 +591,53 @@ export interface Addon {
   /** A zeroed buffer of whole pages, huge ones where the system has them. */
   allocate(bytes: number): ArrayBuffer;
 
+  /** The same in a file without a name, that processes of this host can map: the number of the file in this one. */
+  allocateShared(bytes: number): { readonly buffer: ArrayBuffer; readonly file: number };
+  /**
+   * Such memory of another process. It must not be written to: that would end the process. undefined if there is none
+   * of this size that this process may read.
+   */
+  mapShared(process: number, file: number, bytes: number): ArrayBuffer | undefined;
+
+  /**
+   * Runs one of the kernels of native/src/diloco/elementwise.h, which says what arrays and factors each has. Calls run
+   * one after the other, in order with those of experts, on a thread of their own; their arrays stay pinned until the
+   * promise is settled, and their buffers can't be transferred from then on. `sum` receives the kernel's sum.
+   */
+  elementwise(
+    kernel: ElementwiseKernel,
+    arrays: readonly Float32Array[],
+    factors: readonly number[],
+    sum?: Float64Array,
+  ): Promise<void>;
+  /** XXH3-128 of each array's bytes into 16 bytes each; runs as elementwise does. */
+  digest(arrays: readonly Tensor[], into: Uint8Array): Promise<void>;
+  /**
+   * With c = values + decay error: values becomes what is left of c after it was quantized and back, error the rest.
+   * This and the next two run as elementwise does; native/src/diloco/feedback.h says what sparse bytes are.
+   */
+  quantizeWithFeedback(
+    values: Float32Array,
+    error: Float32Array,
+    decay: number,
+    quantization: Quantization,
+  ): Promise<void>;
+  /** Likewise, with the `keep` greatest elements of each chunk of 4,096; their bytes go to `into`. */
+  sparsifyWithFeedback(
+    values: Float32Array,
+    error: Float32Array,
+    decay: number,
+    keep: number,
+    into: Uint8Array,
+  ): Promise<void>;
+  /** sum += factor times what the bytes stand for. valid[0] becomes 0 if they are none that sparsify writes. */
+  addSparse(
+    bytes: Uint8Array,
+    keep: number,
+    factor: number,
+    sum: Float32Array,
+    valid: Uint8Array,
+  ): Promise<void>;
   /** The bytes that a quantized op sends for these values, in blocks from the first one on. */
   quantize(values: Float32Array, quantization: Quantization): Uint8Array;
   /** The values of as many bytes as quantize gives for that many. */
@@ -496,10 +645,15 @@ export interface Addon {
 
   /** Pure and deterministic: equal requests give equal plans on every machine. */
   planExperts(request: PlanRequest): RawPlan;
-  /** x weightᵀ + bias; x is tokens × hidden, weight experts × hidden, bias experts long or empty. */
-  projectRouter(x: Float32Array, weight: Float32Array, bias: Float32Array, experts: number): Float32Array;
+  /** x weightᵀ + bias; x is tokens × hidden, f32 or bf16, weight experts × hidden, bias experts long or empty. */
+  projectRouter(
+    x: Float32Array | Uint16Array,
+    weight: Float32Array,
+    bias: Float32Array,
+    experts: number,
+  ): Float32Array;
   projectRouterGradient(
-    x: Float32Array,
+    x: Float32Array | Uint16Array,
     weight: Float32Array,
     logitGradients: Float32Array,
     experts: number,
@@ -545,4 +699,66 @@ export interface Addon {
     yGradient: Float32Array | Uint16Array,
     xGradient: Float32Array | Uint16Array,
   ): Promise<void>;
+
+  /**
+   * Where this rank's copies go: its messages' sizes, and their headers. Whose rows are whose only native code knows
+   * from then on; the calls below run as those with experts do.
+   */
+  addressCopies(request: RawStepRequest): RawOutgoing;
+  /** What comes to this rank, by the headers that it received, as blocks; once per step. */
+  receiveCopies(step: RawStep, headers: Int32Array): RawIncoming;
+  /** The rows that this rank sends, from its tokens' (tokens × width). */
+  gatherRows(
+    step: RawStep,
+    dtype: "f32" | "bf16",
+    width: number,
+    from: Float32Array | Uint16Array,
+    into: Float32Array | Uint16Array,
+  ): Promise<void>;
+  /**
+   * x holds the received rows; y receives the results in the order in which they are sent back, preactivations in that
+   * of the lists.
+   */
+  forwardLists(
+    step: RawStep,
+    shape: RawExpertShape,
+    lists: readonly RawList[],
+    x: Float32Array | Uint16Array,
+    y: Float32Array | Uint16Array,
+    preactivations?: Float32Array | Uint16Array,
+  ): Promise<void>;
+  /** outputGradient lies as x does; xGradient is sent back as y was. The gates are those of the headers. */
+  backwardLists(
+    step: RawStep,
+    shape: RawExpertShape,
+    lists: readonly RawListGradients[],
+    x: Float32Array | Uint16Array,
+    preactivations: Float32Array | Uint16Array,
+    outputGradient: Float32Array | Uint16Array,
+    xGradient: Float32Array | Uint16Array,
+  ): Promise<void>;
+  /**
+   * Sums of each token's results, times their gates if `gated`, in the order of its slots, then of the addends, which
+   * are tokens × width of f32 or bf16.
+   */
+  combineRows(
+    step: RawStep,
+    dtype: "f32" | "bf16",
+    width: number,
+    gated: boolean,
+    results: Float32Array | Uint16Array,
+    addends: readonly (Float32Array | Uint16Array)[],
+    into: Float32Array | Uint16Array,
+  ): Promise<void>;
+  /** One number per slot: the product of its result with its token's row of outputGradient. */
+  gateGradients(
+    step: RawStep,
+    dtype: "f32" | "bf16",
+    width: number,
+    results: Float32Array | Uint16Array,
+    outputGradient: Float32Array | Uint16Array,
+    into: Float32Array,
+  ): Promise<void>;
+  /** into += from. */
+  addFloats(from: Float32Array, into: Float32Array): Promise<void>;
 }

@@ -1,8 +1,19 @@
 /** The raw calls with experts, with their callers' buffers made safe as those of an engine's ops are. */
-import type { Addon, RawExpertGradients, RawExpertTokens, Tensor } from "./addon.js";
+import type { Addon, Tensor } from "./addon.js";
 import { markUntransferable, refuseWasmMemory } from "./untransferable.js";
 
-type ExpertCalls = Pick<Addon, "packExpert" | "expertForward" | "expertBackward">;
+type ExpertCalls = Pick<
+  Addon,
+  | "packExpert"
+  | "expertForward"
+  | "expertBackward"
+  | "gatherRows"
+  | "forwardLists"
+  | "backwardLists"
+  | "combineRows"
+  | "gateGradients"
+  | "addFloats"
+>;
 
 /** Runs a call whose named arrays native code pins. What isn't an array is left for native code to refuse. */
 function pinned(
@@ -18,11 +29,13 @@ function pinned(
   return promise;
 }
 
-function weightsOf(experts: readonly RawExpertTokens[]): Record<string, unknown> {
+function weightsOf(experts: readonly { readonly weights: Uint8Array }[]): Record<string, unknown> {
   return Object.fromEntries(experts.map(({ weights }, i) => [`experts[${i}].weights`, weights]));
 }
 
-function gradientsOf(experts: readonly RawExpertGradients[]): Record<string, unknown> {
+function gradientsOf(
+  experts: readonly { readonly gradients: readonly Float32Array[] }[],
+): Record<string, unknown> {
   const all = experts.flatMap(({ gradients }, i) =>
     gradients.map((gradient, j) => [`experts[${i}].gradients[${j}]`, gradient] as const),
   );
@@ -45,5 +58,26 @@ export function guardedExperts(raw: Addon): ExpertCalls {
         { ...weightsOf(experts), ...gradientsOf(experts), x, preactivations, yGradient, xGradient },
         () => raw.expertBackward(shape, experts, x, preactivations, yGradient, xGradient),
       ),
+    gatherRows: (step, dtype, width, from, into) =>
+      pinned("gatherRows", { from, into }, () => raw.gatherRows(step, dtype, width, from, into)),
+    forwardLists: (step, shape, lists, x, y, preactivations) =>
+      pinned("forwardLists", { ...weightsOf(lists), x, y, preactivations }, () =>
+        raw.forwardLists(step, shape, lists, x, y, preactivations),
+      ),
+    backwardLists: (step, shape, lists, x, preactivations, outputGradient, xGradient) =>
+      pinned(
+        "backwardLists",
+        { ...weightsOf(lists), ...gradientsOf(lists), x, preactivations, outputGradient, xGradient },
+        () => raw.backwardLists(step, shape, lists, x, preactivations, outputGradient, xGradient),
+      ),
+    combineRows: (step, dtype, width, gated, results, addends, into) =>
+      pinned("combineRows", { results, ...Object.fromEntries(Object.entries(addends)), into }, () =>
+        raw.combineRows(step, dtype, width, gated, results, addends, into),
+      ),
+    gateGradients: (step, dtype, width, results, outputGradient, into) =>
+      pinned("gateGradients", { results, outputGradient, into }, () =>
+        raw.gateGradients(step, dtype, width, results, outputGradient, into),
+      ),
+    addFloats: (from, into) => pinned("addFloats", { from, into }, () => raw.addFloats(from, into)),
   };
 }

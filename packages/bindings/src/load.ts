@@ -4,6 +4,7 @@ import { fileURLToPath } from "node:url";
 import type { Addon, Engine, EngineEvent } from "./addon.js";
 import { GuardedEngine } from "./guarded-engine.js";
 import { guardedExperts } from "./guarded-experts.js";
+import { guardedKernels } from "./guarded-kernels.js";
 import { keepInPlace } from "./untransferable.js";
 
 /** native/src/node/addon.cc has the same number. */
@@ -42,6 +43,11 @@ export function loadRawAddon(): Addon {
 
 let loaded: Addon | undefined;
 
+function inPlace(buffer: ArrayBuffer): ArrayBuffer {
+  keepInPlace(buffer);
+  return buffer;
+}
+
 /** Loads the addon on the first call. Throws an Error with code ERR_PCCL_NATIVE_LOAD that says what to do. */
 export function loadAddon(): Addon {
   if (loaded === undefined) {
@@ -52,13 +58,18 @@ export function loadAddon(): Addon {
         new GuardedEngine(raw.createEngine(options, onEvents)),
       attachEngine: (id, onEvents: (events: EngineEvent[]) => void): Engine =>
         new GuardedEngine(raw.attachEngine(id, onEvents)),
-      allocate: (bytes): ArrayBuffer => {
-        const buffer = raw.allocate(bytes);
-        // Node doesn't transfer what native code allocated, which would make it look like WebAssembly memory.
-        keepInPlace(buffer);
-        return buffer;
+      // Node doesn't transfer what native code allocated, which would make it look like WebAssembly memory.
+      allocate: (bytes): ArrayBuffer => inPlace(raw.allocate(bytes)),
+      allocateShared: (bytes): ReturnType<Addon["allocateShared"]> => {
+        const { buffer, file } = raw.allocateShared(bytes);
+        return { buffer: inPlace(buffer), file };
+      },
+      mapShared: (process, file, bytes): ArrayBuffer | undefined => {
+        const buffer = raw.mapShared(process, file, bytes);
+        return buffer && inPlace(buffer);
       },
       ...guardedExperts(raw),
+      ...guardedKernels(raw),
     };
   }
   return loaded;

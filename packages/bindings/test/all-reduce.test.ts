@@ -130,6 +130,7 @@ describe("two engines in one process", () => {
     expect(peers.map((peer) => peer.engine.view())).toEqual(
       [1, 2].map((peerId) => ({
         epoch: 2,
+        ringEpoch: 2,
         peerId,
         rank: peerId - 1,
         groupSize: 2,
@@ -200,6 +201,7 @@ describe("two engines in one process", () => {
     for (const peer of peers) peer.control.setWorld(7, 5);
     expect(first.engine.view()).toEqual({
       epoch: 7,
+      ringEpoch: 1,
       peerId: 1,
       rank: 0,
       groupSize: 2,

@@ -23,6 +23,12 @@ export {
   expertForward,
   type PackOptions,
 } from "./experts/experts.js";
+export { ExpertGroup, type GroupOptions } from "./group/expert-group.js";
+export { ExpertLayer, type ExpertsGradients } from "./layer/expert-layer.js";
+export type { Gradients } from "./layer/gradient-return.js";
+export type { ExpertLayerOptions } from "./layer/layer-config.js";
+export { type MoEGradients, MoELayer, type MoELayerOptions } from "./layer/moe-layer.js";
+export type { StepSeconds, StepStatistics } from "./layer/statistics.js";
 export {
   type EplbOptions,
   type ExpertPlan,
@@ -45,4 +51,17 @@ export { formatScenario, parseScenario, type Scenario } from "./routing/scenario
 export type { RoutingTrace, TraceBatch, TraceLayout } from "./routing/trace-format.js";
 export { parseTrace, readTrace } from "./routing/trace-reader.js";
 export { TraceWriter } from "./routing/trace-writer.js";
+export { type Cluster, parseCluster } from "./simulator/clusters.js";
+export { MODEL_NAMES, type ModelLayer, modelLayer } from "./simulator/models.js";
+export { LEAN_RUNTIME, PAPER_RUNTIMES, type Runtime } from "./simulator/runtimes.js";
+export { type Forecast, type SimulateOptions, type Simulation, simulate } from "./simulator/simulate.js";
+export { type CalibrateOptions, calibrate } from "./tuner/calibrate.js";
+export {
+  type Calibration,
+  calibratedCluster,
+  calibratedCostModel,
+  readCalibration,
+  writeCalibration,
+} from "./tuner/calibration.js";
+export { type Setting, type SweepOptions, type SweptSetting, sweep } from "./tuner/sweep.js";
 export { VERSION } from "./base/version.js";

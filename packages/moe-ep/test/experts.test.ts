@@ -12,9 +12,9 @@ import {
   routerLogitsGradient,
 } from "@pccl/moe-ep";
 import { describe, expect, it } from "vitest";
-import { type GoldenLayer, readGoldenLayer, worstDifference } from "./golden-layer.js";
+import { type GoldenLayer, readGoldenLayer, worstDifference } from "../dist/verify/golden-layer.js";
 import { randomFloats } from "./random-floats.js";
-import { goldenFiles, hasGolden, WHY_SKIPPED } from "./shared.js";
+import { goldenFiles, goldenPath, hasGolden, WHY_SKIPPED } from "./shared.js";
 
 type Gradients = Record<string, Float32Array>;
 
@@ -134,7 +134,7 @@ async function runLayer(layer: GoldenLayer): Promise<Record<string, Float32Array
 
 describe.skipIf(!hasGolden)(`golden layers (${WHY_SKIPPED})`, () => {
   it.each(goldenFiles("moe", ".safetensors"))("%s, forward and every gradient", async (file) => {
-    const layer = readGoldenLayer(file);
+    const layer = readGoldenLayer(goldenPath(`moe/${file}`));
     const results = await runLayer(layer);
     const names = { gate: "gate_proj", up: "up_proj", down: "down_proj", gateUp: "gate_up_proj" };
     const biases = { gateUpBias: "gate_up_proj_bias", downBias: "down_proj_bias" };

@@ -141,6 +141,7 @@ describe("planExperts", () => {
       farTransferSeconds: fc.constantFrom(0, 1_000),
       crossCopySeconds: fc.constantFrom(0, 0.1, 2),
       farCrossCopySeconds: fc.constantFrom(0, 1),
+      lendSeconds: fc.constantFrom(0, 50, 5_000),
     });
     fc.assert(
       fc.property(batches, chunks, costs, (batch, minChunkCopies, costModel: CostModel) => {

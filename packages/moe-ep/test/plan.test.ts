@@ -71,6 +71,16 @@ describe("planExperts", () => {
     expect(plan.sendMatrix[3]?.[0]).toBe(600);
   });
 
+  it("lends only what gains more than lending itself takes", () => {
+    const counts = even(2, [800, 0, 0, 0]);
+    const plan = (lendSeconds: number) =>
+      planExperts(counts, { costModel: { ...costModelInCopies(10), lendSeconds } });
+    // Half of the 1,600 copies is lent, so a loan gains 790 copies.
+    expect(plan(0).predicted.stepSeconds).toBe(810);
+    expect(plan(700)).toMatchObject({ isApplied: true, predicted: { rankSeconds: [1_510, 1_510] } });
+    expect(plan(800)).toMatchObject({ isApplied: false, transfers: [], predicted: { stepSeconds: 1_600 } });
+  });
+
   it("under eplb replicates by the statistics, and divides this batch evenly", () => {
     const plan = planExperts(even(2, [30, 10, 10, 10]), {
       planner: "eplb",
@@ -107,6 +117,10 @@ describe("planExperts refuses", () => {
     ["negative counts", [[1, -1]], {}, "counts[0][1]"],
     ["fractions", [[1, 1.5]], {}, "counts[0][1]"],
     ["NaN", [[Number.NaN]], {}, "counts[0][0]"],
+    ["texts", [[1], ["2"]], {}, "counts[1][0]"],
+    ["fractions in a typed array", [Float64Array.of(1, 1), Float32Array.of(1, 0.5)], {}, "counts[1][1]"],
+    ["negative counts in a typed array", [Int8Array.of(1, 1), Int8Array.of(-1, 0)], {}, "counts[1][0]"],
+    ["bigints", [BigInt64Array.of(1n, 2n)], {}, "counts[0][0]"],
     ["fewer experts than ranks", [[1], [1]], {}, "1 experts can't occupy 2 ranks"],
     ["more than 2^53 copies", [[2 ** 53 - 1, 2]], {}, "2^53"],
     ["an unknown planner", counts, { planner: "best" }, "planner"],

@@ -4,9 +4,9 @@
  */
 import { Router, type RouterOptions, type Routing, routerLogits, routerLogitsGradient } from "@pccl/moe-ep";
 import { describe, expect, it } from "vitest";
-import { readGoldenLayer, worstDifference } from "./golden-layer.js";
+import { readGoldenLayer, worstDifference } from "../dist/verify/golden-layer.js";
 import { randomFloats } from "./random-floats.js";
-import { goldenFiles, hasGolden, WHY_SKIPPED } from "./shared.js";
+import { goldenFiles, goldenPath, hasGolden, WHY_SKIPPED } from "./shared.js";
 
 /** A token's gates for given experts, as the models' papers and code define them. */
 function gatesOf(options: RouterOptions, logits: readonly number[], chosen: readonly number[]): number[] {
@@ -220,7 +220,7 @@ describe("bad input", () => {
 
 describe.skipIf(!hasGolden)(`golden layers (${WHY_SKIPPED})`, () => {
   it.each(goldenFiles("moe", ".safetensors"))("%s", (file) => {
-    const { router, f32, i32, allowed, metadata, isDeepSeek } = readGoldenLayer(file);
+    const { router, f32, i32, allowed, metadata, isDeepSeek } = readGoldenLayer(goldenPath(`moe/${file}`));
     const expectNear = (name: string, actual: Float32Array, expected = f32(name)): void =>
       expect(worstDifference(actual, expected), name).toBeLessThanOrEqual(allowed(name));
     const [x, weight] = [f32("x"), f32("router_weight")];

@@ -5,6 +5,7 @@
 #include <hwy/foreach_target.h>
 //
 #include <algorithm>
+#include <bit>
 #include <type_traits>
 
 #include <hwy/highway.h>
@@ -264,6 +265,10 @@ void differentiate(Activation activation, DType dtype, std::size_t rows, std::si
 
 void round_to_bf16(const float* from, std::size_t count, std::uint16_t* into) {
   HWY_DYNAMIC_DISPATCH(round_all)(from, count, into);
+}
+
+void widen_bf16(const std::uint16_t* from, std::size_t count, float* into) {
+  for (std::size_t i = 0; i < count; ++i) into[i] = std::bit_cast<float>(static_cast<std::uint32_t>(from[i]) << 16);
 }
 
 }  // namespace pccl::moe

@@ -27,5 +27,6 @@ void differentiate(Activation activation, DType dtype, std::size_t rows, std::si
 
 // To nearest, ties to even; NaN becomes the positive quiet one.
 void round_to_bf16(const float* from, std::size_t count, std::uint16_t* into);
+void widen_bf16(const std::uint16_t* from, std::size_t count, float* into);
 
 }  // namespace pccl::moe

@@ -23,11 +23,7 @@ void copy_bias(DType dtype, const void* from, std::size_t count, std::byte* into
     std::memcpy(into, from, count * sizeof(float));
     return;
   }
-  const auto* const bits = static_cast<const std::uint16_t*>(from);
-  for (std::size_t i = 0; i < count; ++i) {
-    const std::uint32_t wide = static_cast<std::uint32_t>(bits[i]) << 16;
-    std::memcpy(into + i * sizeof wide, &wide, sizeof wide);
-  }
+  widen_bf16(static_cast<const std::uint16_t*>(from), count, reinterpret_cast<float*>(into));
 }
 
 }  // namespace

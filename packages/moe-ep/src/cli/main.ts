@@ -1,7 +1,6 @@
 /** The `moe-ep` program: finds the command, and turns errors into messages and exit codes. */
 import { parseArgs } from "node:util";
 import { PcclError } from "@pccl/core/base";
-import { runPlan } from "./plan.js";
 import { UsageError } from "./usage.js";
 import { VERSION } from "../base/version.js";
 
@@ -10,7 +9,12 @@ const USAGE = `Usage: moe-ep <command> [options]
 Least-loaded expert parallelism for mixture-of-experts layers.
 
 Commands:
+  bench         Measure planners against each other on processes of this host
+  launch        Run a script in several processes that form an expert group
   plan          Plan the loads of a file: who computes what, and which weights are lent
+  simulate      Predict time and memory of a layer on a cluster that you don't have
+  tune          Measure this machine, and find the planner's settings that suit it
+  verify        Compare layers on groups of processes with given results, and with one process
 
 Options:
   -h, --help    Show this help; after a command: the command's help
@@ -19,7 +23,15 @@ Options:
 Exit codes: 0 success, 1 failure at run time, 2 wrong usage
 `;
 
-const COMMANDS: Record<string, (args: readonly string[]) => number | Promise<number>> = { plan: runPlan };
+/** Loaded when they are called: some need all of the communication library, and some nothing. */
+const COMMANDS: Record<string, (args: readonly string[]) => Promise<number>> = {
+  bench: async (args) => await (await import("./bench.js")).runBench(args),
+  launch: async (args) => await (await import("./launch.js")).runLaunch(args),
+  plan: async (args) => (await import("./plan.js")).runPlan(args),
+  simulate: async (args) => (await import("./simulate.js")).runSimulate(args),
+  tune: async (args) => await (await import("./tune.js")).runTune(args),
+  verify: async (args) => await (await import("./verify.js")).runVerify(args),
+};
 
 async function main([command, ...rest]: readonly string[]): Promise<number> {
   if (command !== undefined && !command.startsWith("-")) {

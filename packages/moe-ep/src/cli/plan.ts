@@ -1,10 +1,12 @@
 /** `moe-ep plan`: plans the cases of a file and prints the plans. */
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { checkOneOf, pcclError } from "@pccl/core/base";
+import { pcclError } from "@pccl/core/base";
 import { costModelInCopies, DEFAULT_COST_MODEL } from "../planner/cost-model.js";
 import { type LlepOutputs, parseLlepCases, planLlepCase } from "../planner/llep-case.js";
-import type { Planner } from "../planner/plan.js";
+import { PLANNERS } from "../planner/plan.js";
+import { calibratedCostModel, readCalibration } from "../tuner/calibration.js";
+import { oneOfOption } from "./options.js";
 import { UsageError } from "./usage.js";
 
 export const PLAN_USAGE: string = `Usage: moe-ep plan --input FILE [options]
@@ -27,6 +29,7 @@ Options:
   --strict-reference       lla exactly as the paper's code plans it, defects included; implies lla
   --transfer-copies W      What sending one expert's weights costs, in token-copies computed
                            (default ${DEFAULT_COST_MODEL.transferSeconds})
+  --calibration FILE       Instead: seconds, as \`moe-ep tune\` measured them for its own layer
   --json                   Print {"cases": [...]} with every field instead of a summary
   -h, --help               Show this help
 
@@ -42,6 +45,7 @@ export function runPlan(args: readonly string[]): number {
       planner: { type: "string" },
       "strict-reference": { type: "boolean", default: false },
       "transfer-copies": { type: "string" },
+      calibration: { type: "string" },
       json: { type: "boolean", default: false },
       help: { type: "boolean", short: "h", default: false },
     },
@@ -51,7 +55,7 @@ export function runPlan(args: readonly string[]): number {
     return 0;
   }
   const strictReference = values["strict-reference"];
-  const planner = plannerOf(values.planner ?? (strictReference ? "lla" : "auto"));
+  const planner = oneOfOption("planner", values.planner ?? (strictReference ? "lla" : "auto"), PLANNERS);
   if (strictReference && planner !== "lla") {
     throw new UsageError(`--strict-reference is a mode of the planner lla, not of ${planner}`);
   }
@@ -62,20 +66,19 @@ export function runPlan(args: readonly string[]): number {
     );
   }
   if (values.input === undefined) throw new UsageError("--input FILE is missing");
-  const costModel = costModelInCopies(transferCopies);
+  if (values.calibration !== undefined && values["transfer-copies"] !== undefined) {
+    throw new UsageError("give either --transfer-copies or --calibration");
+  }
+  const calibration = values.calibration === undefined ? undefined : readCalibration(values.calibration);
+  const costModel =
+    calibration === undefined
+      ? costModelInCopies(transferCopies)
+      : calibratedCostModel(calibration, calibration);
   const cases = parseLlepCases(values.input, readJson(values.input)).map((input) =>
     planLlepCase(input, { planner, strictReference, costModel }),
   );
   process.stdout.write(values.json ? `${JSON.stringify({ cases })}\n` : cases.map(summary).join(""));
   return 0;
-}
-
-function plannerOf(name: string): Planner {
-  try {
-    return checkOneOf("--planner", "its value", name, ["ep", "lla", "auto", "eplb"]);
-  } catch {
-    throw new UsageError(`--planner must be ep, lla, auto or eplb, got "${name}"`);
-  }
 }
 
 function readJson(file: string): unknown {

@@ -37,7 +37,7 @@ export interface PackOptions {
   readonly training?: boolean | undefined;
 }
 
-function rawShape(call: string, format: ExpertFormat): RawExpertShape {
+export function rawShape(call: string, format: ExpertFormat): RawExpertShape {
   if (format === undefined) {
     throw pcclError("ERR_PCCL_INVALID_ARGUMENT", `${call}: format must be an object with a kind`);
   }
@@ -51,7 +51,7 @@ function rawShape(call: string, format: ExpertFormat): RawExpertShape {
 }
 
 /** In the addon's order. */
-function tensorsOf<T extends ExpertNumbers>(
+export function tensorsOf<T extends ExpertNumbers>(
   call: string,
   kind: ExpertFormat["kind"],
   tensors: ExpertTensors<T>,
@@ -64,6 +64,14 @@ function tensorsOf<T extends ExpertNumbers>(
     }
     return tensor;
   });
+}
+
+/** Elements of each tensor, by name, in the addon's order. */
+export function tensorSizes({ kind, hiddenSize, ffnSize }: ExpertFormat): Readonly<Record<string, number>> {
+  const product = hiddenSize * ffnSize;
+  return kind === "swiglu"
+    ? { gate: product, up: product, down: product }
+    : { gateUp: 2 * product, gateUpBias: 2 * ffnSize, down: product, downBias: hiddenSize };
 }
 
 /** One expert's weights, packed for the matrix products. They don't change; training packs them anew. */
@@ -106,13 +114,9 @@ export class ExpertWeights {
 
   /** Zeros in the shapes of the tensors, for expertBackward to add to. */
   zeroGradients(): Record<string, Float32Array> {
-    const { kind, hiddenSize, ffnSize } = this.format;
-    const product = hiddenSize * ffnSize;
-    const sizes: Readonly<Record<string, number>> =
-      kind === "swiglu"
-        ? { gate: product, up: product, down: product }
-        : { gateUp: 2 * product, gateUpBias: 2 * ffnSize, down: product, downBias: hiddenSize };
-    return Object.fromEntries(Object.entries(sizes).map(([name, size]) => [name, new Float32Array(size)]));
+    return Object.fromEntries(
+      Object.entries(tensorSizes(this.format)).map(([name, size]) => [name, new Float32Array(size)]),
+    );
   }
 }
 

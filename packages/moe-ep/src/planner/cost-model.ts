@@ -13,6 +13,8 @@ export interface CostModel {
   /** One token-copy to another rank of the node, and its result back. */
   readonly crossCopySeconds: number;
   readonly farCrossCopySeconds: number;
+  /** What a step with any loans takes besides, on every rank. Default 0. */
+  readonly lendSeconds?: number | undefined;
 }
 
 /**
@@ -48,6 +50,8 @@ export interface Hardware {
   readonly flopsPerSecond: number;
   /** Of one rank in one direction, within the node. */
   readonly bytesPerSecond: number;
+  /** Of another rank's weights, within the node, where that differs: mapped ones are read from memory. */
+  readonly weightBytesPerSecond?: number | undefined;
   /** Default: 0. */
   readonly latencySeconds?: number | undefined;
   /** Between nodes; default: as within the node. */
@@ -83,6 +87,7 @@ export function estimateCostModel(shape: ExpertShape, hardware: Hardware): CostM
   checkObject(call, "hardware", hardware, [
     "flopsPerSecond",
     "bytesPerSecond",
+    "weightBytesPerSecond",
     "latencySeconds",
     "farBytesPerSecond",
     "farLatencySeconds",
@@ -91,6 +96,7 @@ export function estimateCostModel(shape: ExpertShape, hardware: Hardware): CostM
   const latency = (name: string, value: unknown): number => checkNumber(call, name, value, 0, 3600);
   const flops = rate("flopsPerSecond", hardware.flopsPerSecond);
   const near = rate("bytesPerSecond", hardware.bytesPerSecond);
+  const nearWeights = rate("weightBytesPerSecond", hardware.weightBytesPerSecond ?? near);
   const far = rate("farBytesPerSecond", hardware.farBytesPerSecond ?? near);
   const nearLatency = latency("latencySeconds", hardware.latencySeconds ?? 0);
   const farLatency = latency("farLatencySeconds", hardware.farLatencySeconds ?? nearLatency);
@@ -99,7 +105,7 @@ export function estimateCostModel(shape: ExpertShape, hardware: Hardware): CostM
   return {
     copySeconds: (6 * hiddenSize * ffnSize) / flops,
     expertSeconds: 0,
-    transferSeconds: nearLatency + weightBytes / near,
+    transferSeconds: nearLatency + weightBytes / nearWeights,
     farTransferSeconds: farLatency + weightBytes / far,
     crossCopySeconds: copyBytes / near,
     farCrossCopySeconds: copyBytes / far,

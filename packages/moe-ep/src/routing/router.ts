@@ -89,9 +89,9 @@ export class Router {
   }
 }
 
-/** Logits of the router's linear layer: x weightᵀ + bias. x is tokens × hidden, weight experts × hidden, all f32. */
+/** Logits of the router's linear layer: x weightᵀ + bias. x is tokens × hidden, weight experts × hidden; f32, x also bf16. */
 export function routerLogits(
-  x: Float32Array,
+  x: Float32Array | Uint16Array,
   weight: Float32Array,
   experts: number,
   bias: Float32Array = new Float32Array(0),
@@ -101,7 +101,7 @@ export function routerLogits(
 
 /** The linear layer's gradients, shaped as x, weight and bias, given that by the logits. */
 export function routerLogitsGradient(
-  x: Float32Array,
+  x: Float32Array | Uint16Array,
   weight: Float32Array,
   experts: number,
   logitGradients: Float32Array,

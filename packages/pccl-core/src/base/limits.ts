@@ -25,6 +25,16 @@ export const PREPARE_ATTEMPTS_MAX = 3;
 /** The same for a newcomer. */
 export const ADMISSION_ATTEMPTS_MAX = 2;
 
+/** How long a peer may take to measure its paths to another one, which takes it some seconds, after its lease. */
+export const MEASUREMENT_TIMEOUT_MS = 15_000;
+/** What was measured is used again for so long, unless the call says otherwise. */
+export const MEASUREMENT_AGE_DEFAULT_MS = 600_000;
+/** Other hosts that one is measured with in one call, about. */
+export const MEASURED_PARTNERS_MAX = 64;
+
+/** Moves that a search for a better ring order looks at while the coordinator's peers wait: some 50 ms of its time. */
+export const RING_SEARCH_EVALUATIONS = 1_000_000;
+
 export const PEERS_MAX = 4_096;
 
 /** Characters of what a peer says of the host that it is on. */
@@ -58,6 +68,8 @@ export const CONNECTIONS_PER_PEER_MAX = 64;
 /** Tensors of one shared state, and bytes of one name. */
 export const STATE_TENSORS_MAX = 65_536;
 export const STATE_NAME_BYTES_MAX = 512;
+/** How many members that have all of a state, and how many that fetch it too, one that fetches is told of. */
+export const SYNC_SOURCES_MAX = 16;
 
 /** gRPC message size: a SyncOffer with STATE_TENSORS_MAX entries fits. */
 export const CONTROL_MESSAGE_BYTES_MAX: number = 64 * 1024 * 1024;

@@ -1,5 +1,6 @@
 /** What is measured, and what comes out: the same for peers in processes of this one's and for peers anywhere. */
 import type { ReduceOp } from "@pccl/bindings";
+import type { QuantizedFormat } from "../peer/quantization.js";
 import type { DType } from "../peer/tensor.js";
 import type { CollectiveName, Place } from "./collectives.js";
 
@@ -16,6 +17,8 @@ export interface BenchJob {
   readonly sizesBytes: readonly number[];
   readonly dtype: DType;
   readonly op: ReduceOp;
+  /** What elements are sent as, of reductions of f32; undefined: as they are. */
+  readonly quantize: QuantizedFormat | undefined;
   readonly place: Place;
   readonly transport: Transport;
   /** Undefined: what connect() takes by itself. */
@@ -41,6 +44,7 @@ export interface Measurement {
   readonly bytes: number;
   readonly dtype: DType | "none";
   readonly op: ReduceOp | "none";
+  readonly quantize: QuantizedFormat | "none";
   /** What carried the bytes: "mixed" when some links were of one kind and some of the other, "none" in a world of one. */
   readonly transport: "tcp" | "shm" | "mixed" | "none";
   readonly medianSeconds: number;
@@ -48,7 +52,10 @@ export interface Measurement {
   readonly maxSeconds: number;
   readonly algbwGBps: number;
   readonly busbwGBps: number;
-  /** Every element of the result was checked on every peer before the measurement; without that there is none. */
+  /**
+   * Every element of the result was checked on every peer before the measurement; without that there is none. Where it
+   * is quantized: that it is within the format's error, and that all peers have the same bits.
+   */
   readonly verified: true;
 }
 

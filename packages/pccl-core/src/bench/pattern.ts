@@ -109,6 +109,18 @@ export class Pattern {
     return undefined;
   }
 
+  /** The first element that is further than `errorMax` from what it has to be, or no number; for f32 and f64. */
+  distance(actual: Float32Array | Float64Array, errorMax: number, from = 0): string | undefined {
+    const expected = this.#period as Float32Array | Float64Array;
+    const index = actual.findIndex((value, i) => {
+      const wanted = expected[(from + i) % PERIOD] as number;
+      return !(Math.abs(value - wanted) <= errorMax);
+    });
+    if (index === -1) return undefined;
+    const wanted = expected[(from + index) % PERIOD];
+    return `element ${index} of ${actual.length} is ${actual[index]}, further than ${errorMax} from ${wanted}`;
+  }
+
   /** The pieces of the period that make up `length` bytes from byte `from` on, and where each begins. */
   *#parts(length: number, from: number): Generator<{ begin: number; part: Uint8Array }> {
     let offset = from % this.#bytes.length;

@@ -7,6 +7,7 @@ export function formatHeader({
   world,
   dtype,
   op,
+  quantize,
   place,
   skew,
   memory,
@@ -16,6 +17,7 @@ export function formatHeader({
     `${collective} between ${world} peers`,
     ...(collective === "barrier" ? [] : [`of ${dtype}`]),
     ...(collective === "all-reduce" || collective === "reduce-scatter" ? [op] : []),
+    ...(quantize === undefined ? [] : [`sent as ${quantize}`]),
     ...(collective === "all-reduce" || collective === "all-gather"
       ? [place === "in" ? "in place" : "out of place"]
       : []),

@@ -1,16 +1,20 @@
 /** One op of a benchmark: its buffers, the data that tests it, and the call of the public API that is timed. */
+import { createHash } from "node:crypto";
 import type { Communicator } from "../peer/communicator.js";
-import type { DType, Tensor } from "../peer/tensor.js";
+import { bytesOf, type DType, type Tensor } from "../peer/tensor.js";
 import { COLLECTIVES, type CollectiveName } from "./collectives.js";
-import { contributionOf, reductionOf, restingValue } from "./contributions.js";
+import { contributionOf, extremesOf, type Reduction, reductionOf, restingValue } from "./contributions.js";
 import type { BenchJob, Measurement } from "./job.js";
 import { elementBytes, integerMax, makeTensor as makeArray, Pattern, scatter } from "./pattern.js";
+import { quantizedErrorMax } from "./quantized-error.js";
 
 export interface Work {
   /** Data in which an error shows. */
   readonly fill: () => void;
   /** What is wrong with the result of that data, in words. */
   readonly check: () => string | undefined;
+  /** Of the result, where all peers have the same and `check` allows for errors. */
+  readonly digest?: () => bigint;
   /** Data that the op can be applied to as often as one likes; for most it is any. */
   readonly rest?: () => void;
   readonly run: () => Promise<{ readonly transport: Measurement["transport"] }>;
@@ -82,6 +86,27 @@ function fillBlocks(
   }
 }
 
+function reductionFor({ dtype, op, world, quantize }: BenchJob): Reduction {
+  return { dtype, op, world, isQuantized: quantize !== undefined };
+}
+
+/** The first element of a reduction's result, from position `from` on, that isn't what it has to be. */
+function resultDifference(job: BenchJob, recv: Tensor, from = 0): string | undefined {
+  const reduction = reductionFor(job);
+  const expected = reductionOf(reduction);
+  if (job.quantize === undefined) return expected.difference(recv, from);
+  const { part, result } = extremesOf(reduction);
+  return expected.distance(
+    recv as Float32Array,
+    quantizedErrorMax(job.quantize, job.world, part, result),
+    from,
+  );
+}
+
+function digestOf(tensor: Tensor): bigint {
+  return createHash("sha256").update(bytesOf(tensor)).digest().readBigUInt64LE();
+}
+
 /** How many of `count` elements go to each rank. */
 function countsOf(count: number, world: number, skew: number): number[] {
   const first = Math.round(count * skew);
@@ -91,23 +116,27 @@ function countsOf(count: number, world: number, skew: number): number[] {
 }
 
 const MAKERS: Readonly<Record<CollectiveName, (setting: Setting) => Work>> = {
-  "all-reduce": ({ makeTensor, comm, world, rank, job: { op, place }, dtype, count, tag }) => {
+  "all-reduce": ({ makeTensor, comm, rank, job, dtype, count, tag }) => {
+    const { op, place, quantize } = job;
     const send = makeTensor(dtype, count);
     const recv = place === "in" ? send : makeTensor(dtype, count);
+    const reduction = reductionFor(job);
     return {
-      fill: () => contributionOf(dtype, op, world, rank).write(send),
-      check: () => reductionOf(dtype, op, world).difference(recv),
+      fill: () => contributionOf(reduction, rank).write(send),
+      check: () => resultDifference(job, recv),
+      ...(quantize !== undefined && { digest: () => digestOf(recv) }),
       rest: () => restingValue(dtype, op).write(send),
-      run: () => comm.allReduce(send, recv, { op, dtype, tag }),
+      run: () => comm.allReduce(send, recv, { op, dtype, tag, quantize }),
     };
   },
-  "reduce-scatter": ({ makeTensor, comm, world, rank, job: { op }, dtype, count, block, tag }) => {
+  "reduce-scatter": ({ makeTensor, comm, rank, job, dtype, count, block, tag }) => {
+    const { op, quantize } = job;
     const send = makeTensor(dtype, count);
     const recv = makeTensor(dtype, block);
     return {
-      fill: () => contributionOf(dtype, op, world, rank).write(send),
-      check: () => reductionOf(dtype, op, world).difference(recv, rank * block),
-      run: () => comm.reduceScatter(send, recv, { op, dtype, tag }),
+      fill: () => contributionOf(reductionFor(job), rank).write(send),
+      check: () => resultDifference(job, recv, rank * block),
+      run: () => comm.reduceScatter(send, recv, { op, dtype, tag, quantize }),
     };
   },
   "all-gather": ({ makeTensor, comm, world, rank, job: { place }, dtype, count, block, tag }) => {

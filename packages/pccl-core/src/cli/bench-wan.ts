@@ -32,6 +32,7 @@ A scenario has the keys
   connections          ["auto",1,8] per link; auto (default): the library finds out
   congestionControl    ["default","bbr"]
   collective, dtypes   as in pccl bench (default all-reduce and f32)
+  quantize             ["none","u8"]: what f32 elements are sent as, as in pccl bench
   iterations           timed runs (default: as many as take a second, at least 7)
   warmUpSeconds        before them (default 4)
   goals                [{"of":{"connections":"auto"},"efficiencyMin":0.9}]; others are

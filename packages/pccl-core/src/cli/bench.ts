@@ -5,12 +5,14 @@ import { REDUCE_OPS } from "../bench/contributions.js";
 import { type BenchJob, type Measurement, type Progress, WARM_UP_SECONDS_DEFAULT } from "../bench/job.js";
 import { measure } from "../bench/measure.js";
 import { DTYPES } from "../bench/pattern.js";
+import { QUANTIZED_FORMATS } from "../bench/quantized-error.js";
 import { formatHeader, formatRow } from "../bench/report.js";
 import { type BenchHooks, runBench } from "../bench/run.js";
 import { formatSize, parseSizes } from "../bench/size.js";
 import { usableBytes } from "../bench/work.js";
 import { checkInteger, checkNumber, checkOneOf } from "../base/check.js";
 import { CONNECTIONS_PER_PEER_MAX, OPS_IN_FLIGHT_MAX } from "../base/limits.js";
+import { runStateBenchCommand } from "./bench-state.js";
 import { runWanBenchCommand } from "./bench-wan.js";
 import { StatusLine } from "./status-line.js";
 import { UsageError } from "./usage.js";
@@ -27,6 +29,7 @@ const BYTES_HELP = COLLECTIVE_NAMES.map((name) => `  ${name.padEnd(16)} ${COLLEC
 );
 
 export const BENCH_USAGE: string = `Usage: pccl bench COLLECTIVE [options]
+       pccl bench state [options]                 (shared state; see pccl bench state --help)
        pccl bench wan SCENARIO.json [options]     (over emulated links; see pccl bench wan --help)
 
 Measures a collective through the public API: starts a coordinator and N peers as processes of
@@ -43,6 +46,8 @@ Options:
   --transport KIND     auto, tcp or shm (default auto)
   --dtype TYPE         ${DTYPES.join(" ")} (default f32)
   --op OP              ${REDUCE_OPS.join(" ")} (default sum)
+  --quantize FORMAT    ${QUANTIZED_FORMATS.join(" ")}: what the elements, f32, of an
+                       all-reduce or reduce-scatter are sent as (default: as they are)
   --connections C      TCP connections between two peers (default: what connect() takes)
   --congestion-control NAME
                        Of the TCP connections, as the kernel names it (default: the system's)
@@ -57,7 +62,7 @@ Options:
                        Join the run there: a coordinator that nobody else uses, and N times
                        this command, with the same options. Rank 0 prints
   --json               Print one JSON object: {"results":[{"collective","world","bytes","dtype",
-                       "op","transport","medianSeconds","minSeconds","maxSeconds","algbwGBps",
+                       "op","quantize","transport","medianSeconds","minSeconds","maxSeconds","algbwGBps",
                        "busbwGBps","verified":true}]}
   -h, --help           Show this help
 
@@ -89,6 +94,7 @@ function parseBenchArguments(args: readonly string[]): BenchArguments | undefine
       transport: { type: "string", default: "auto" },
       dtype: { type: "string", default: "f32" },
       op: { type: "string" },
+      quantize: { type: "string" },
       connections: { type: "string" },
       "congestion-control": { type: "string" },
       iterations: { type: "string" },
@@ -109,13 +115,16 @@ function parseBenchArguments(args: readonly string[]): BenchArguments | undefine
   }
   const integer = (option: string, text: string, min: number, max: number): number =>
     checkInteger("bench", `--${option}`, /^\d+$/.test(text) ? Number(text) : text, min, max);
-  const { connections, iterations, skew, op, sizes } = values;
+  const { connections, iterations, skew, op, quantize, sizes } = values;
   const collective = checkOneOf("bench", "the collective", name, COLLECTIVE_NAMES);
   const { reduces, places } = COLLECTIVES[collective];
   const refuse = (option: string, why: string): never => {
     throw new UsageError(`--${option} doesn't go with ${collective}, ${why}`);
   };
   if (op !== undefined && !reduces) refuse("op", "which reduces nothing");
+  if (quantize !== undefined && !reduces) refuse("quantize", "which reduces nothing");
+  if (quantize !== undefined && values.dtype !== "f32") throw new UsageError("--quantize is for f32");
+  if (quantize !== undefined && op === "prod") throw new UsageError("--quantize doesn't go with --op prod");
   if (skew !== undefined && collective !== "all-to-all") refuse("skew", "whose blocks are all of one length");
   if (sizes !== undefined && collective === "barrier") refuse("sizes", "which moves nothing");
   if (values["in-place"] && values["out-of-place"])
@@ -129,6 +138,8 @@ function parseBenchArguments(args: readonly string[]): BenchArguments | undefine
     sizesBytes: collective === "barrier" ? [0] : parseSizes("--sizes", sizes ?? SIZES_DEFAULT),
     dtype: checkOneOf("bench", "--dtype", values.dtype, DTYPES),
     op: checkOneOf("bench", "--op", op ?? "sum", REDUCE_OPS),
+    quantize:
+      quantize === undefined ? undefined : checkOneOf("bench", "--quantize", quantize, QUANTIZED_FORMATS),
     place: values["in-place"] ? "in" : values["out-of-place"] ? "out" : (places[0] as "in" | "out"),
     transport: checkOneOf("bench", "--transport", values.transport, ["auto", "tcp", "shm"]),
     connectionsPerPeer:
@@ -158,6 +169,7 @@ function checkSkew(text: string, world: number): number {
 /** Runs to the end, or until a signal; returns the exit code. Throws UsageError or PcclError. */
 export async function runBenchCommand(args: readonly string[]): Promise<number> {
   if (args[0] === "wan") return await runWanBenchCommand(args.slice(1));
+  if (args[0] === "state") return await runStateBenchCommand(args.slice(1));
   const parsed = parseBenchArguments(args);
   if (parsed === undefined) {
     process.stdout.write(BENCH_USAGE);

@@ -17,7 +17,7 @@ import { type PcclError, pcclError } from "../base/errors.js";
 import { PROTOCOL_VERSION } from "../base/limits.js";
 
 /** Raised with every change of this layout or of proto/pccl/v1/journal.proto. */
-const FORMAT_VERSION = 2;
+const FORMAT_VERSION = 3;
 const MAGIC: Buffer = Buffer.from("PCCLJRNL", "latin1");
 const HEADER_BYTES = 24;
 const MARK: Buffer = Buffer.from([0xf5, 0x9c, 0x3a, 0xe1]);

@@ -23,6 +23,7 @@ export const WARNINGS: ReadonlySet<CoordinatorLog["event"]> = new Set([
   "refused",
   "removed",
   "contradiction",
+  "not-measured",
   "call-failed",
 ]);
 
@@ -31,6 +32,10 @@ const PROBED: Readonly<Record<ProbeResult, string>> = {
   refused: "refuses connections from here",
   unknown: "gives no answer to here",
 };
+
+function megabits(bytesPerSecond: number): string {
+  return `${((bytesPerSecond * 8) / 1e6).toFixed(1)} Mbit/s`;
+}
 
 export function describeLog(log: CoordinatorLog): string {
   switch (log.event) {
@@ -60,6 +65,28 @@ export function describeLog(log: CoordinatorLog): string {
       return `group ${log.group}: reports of an op contradict each other: ${log.reason}`;
     case "synced":
       return `group ${log.group} synced revision ${log.revision}; ${log.receivers} peers fetched`;
+    case "measured": {
+      const { from, to, txBytesPerSecond, rxBytesPerSecond, rttMs } = log;
+      const speeds = `there ${megabits(txBytesPerSecond)}, back ${megabits(rxBytesPerSecond)}`;
+      return `paths between peers ${from} and ${to}: ${speeds}, round trip ${rttMs.toFixed(2)} ms`;
+    }
+    case "not-measured":
+      return `paths between peers ${log.from} and ${log.to} could not be measured: ${log.reason}`;
+    case "topology": {
+      const {
+        group,
+        adopted,
+        peerIds,
+        bytesPerSecond,
+        bytesPerSecondBefore,
+        roundSeconds,
+        roundSecondsBefore,
+      } = log;
+      const now = `slowest path ${megabits(bytesPerSecond)}, round ${(roundSeconds * 1_000).toFixed(1)} ms`;
+      const before = `${megabits(bytesPerSecondBefore)}, ${(roundSecondsBefore * 1_000).toFixed(1)} ms`;
+      const change = adopted ? `gets the ring ${peerIds.join(", ")}` : `keeps its ring ${peerIds.join(", ")}`;
+      return `group ${group} ${change}: ${now}${adopted ? ` instead of ${before}` : ""}`;
+    }
     case "call-failed":
       return `call of ${log.peerIds.length === 1 ? "peer" : "peers"} ${log.peerIds.join(", ")} failed with ${log.code}: ${log.reason}`;
   }

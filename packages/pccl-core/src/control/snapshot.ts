@@ -13,11 +13,14 @@ import {
   type Change,
   type CoordinatorState,
   emptyTally,
+  type Measurement,
   type Peer,
   recount,
   type Stall,
 } from "../membership/state.js";
-import type { Sync, SyncRecord } from "../membership/sync.js";
+import type { SyncRecord } from "../membership/election.js";
+import type { Participant, Sync } from "../membership/sync.js";
+import type { PathRecord } from "../membership/host-paths.js";
 import { opKey } from "../membership/verdicts.js";
 import type { Call } from "../membership/calls.js";
 import type { Endpoint__Output } from "./generated/pccl/v1/Endpoint.js";
@@ -31,6 +34,7 @@ import type {
   _pccl_v1_Snapshot_Change__Output as WireChangeOutput,
   _pccl_v1_Snapshot_Channel as WireChannel,
   _pccl_v1_Snapshot_Channel__Output as WireChannelOutput,
+  _pccl_v1_Snapshot_PathRecord__Output as WirePathOutput,
   _pccl_v1_Snapshot_Peer as WirePeer,
   _pccl_v1_Snapshot_Peer__Output as WirePeerOutput,
   _pccl_v1_Snapshot_Stall as WireStall,
@@ -84,6 +88,11 @@ export function encodeSnapshot({ number, nowMs, state }: Snapshot): Uint8Array {
     stalls,
     syncs,
     records,
+    paths,
+    measurements,
+    nextMeasurementId,
+    optimizing,
+    orders,
     tickedAtMs,
     ...rest
   } = state;
@@ -113,6 +122,11 @@ export function encodeSnapshot({ number, nowMs, state }: Snapshot): Uint8Array {
       revision,
       holders: [...holders],
     })),
+    paths: [...paths].flatMap(([from, found]) => [...found].map(([to, record]) => ({ from, to, ...record }))),
+    measurements: [...measurements].map(([id, measurement]) => ({ id, ...measurement })),
+    nextMeasurementId,
+    optimizing: optimizing === undefined ? null : { queue: optimizing.queue.map(([a, b]) => ({ a, b })) },
+    orders: [...orders].map(([group, peerIds]) => ({ group, peerIds: [...peerIds] })),
     ...(tickedAtMs !== undefined && { tickedAtMs }),
   });
 }
@@ -164,12 +178,33 @@ export function decodeSnapshot(bytes: Uint8Array): Snapshot {
         { revision: Number(revision), holders: new Set(holders.map(Number)) },
       ]),
     ),
+    paths: pathsFromWire(wire.paths),
+    measurements: new Map(
+      wire.measurements.map(({ id, a, b, again, deadlineMs }): [number, Measurement] => [
+        Number(id),
+        { a: Number(a), b: Number(b), again, deadlineMs },
+      ]),
+    ),
+    nextMeasurementId: Number(wire.nextMeasurementId),
+    optimizing: wire.optimizing
+      ? { queue: wire.optimizing.queue.map(({ a, b }): [number, number] => [Number(a), Number(b)]) }
+      : undefined,
+    orders: new Map(wire.orders.map(({ group, peerIds }) => [group, peerIds.map(Number)])),
     tallies: new Map(),
     total: emptyTally(),
     tickedAtMs: wire.tickedAtMs,
   };
   recount(state);
   return { number: Number(wire.number), nowMs: wire.nowMs, state };
+}
+
+function pathsFromWire(wire: readonly WirePathOutput[]): CoordinatorState["paths"] {
+  const paths: CoordinatorState["paths"] = new Map();
+  for (const { from, to, bytesPerSecond, rttMs, measuredAtMs } of wire) {
+    const found = paths.get(Number(from)) ?? new Map<number, PathRecord>();
+    paths.set(Number(from), found.set(Number(to), { bytesPerSecond, rttMs, measuredAtMs }));
+  }
+  return paths;
 }
 
 function peerToWire(peer: Peer): WirePeer {
@@ -248,14 +283,21 @@ function channelFromWire(wire: WireChannelOutput | null): Channel<CoordinatorMes
 
 /** A call as the message that began it. */
 function callToWire(call: Call): WirePeerMessage {
-  const message: PeerMessage =
-    call.kind === "syncSharedState"
-      ? call.offer
-      : {
-          kind: call.kind === "updateTopology" ? "topology-vote" : "pending-vote",
-          requestId: call.requestId,
-        };
-  return peerMessageToWire({ seq: 0, ack: 0, message });
+  return peerMessageToWire({ seq: 0, ack: 0, message: messageOf(call) });
+}
+
+function messageOf(call: Call): PeerMessage {
+  const { requestId } = call;
+  switch (call.kind) {
+    case "syncSharedState":
+      return call.offer;
+    case "updateTopology":
+      return { kind: "topology-vote", requestId };
+    case "optimizeTopology":
+      return { kind: "optimize-vote", requestId, maxAgeMs: call.maxAgeMs };
+    case "hasPendingPeers":
+      return { kind: "pending-vote", requestId };
+  }
 }
 
 function callFromWire(message: PeerMessage): Call {
@@ -264,6 +306,8 @@ function callFromWire(message: PeerMessage): Call {
       return { kind: "syncSharedState", requestId: message.requestId, offer: message };
     case "topology-vote":
       return { kind: "updateTopology", requestId: message.requestId };
+    case "optimize-vote":
+      return { kind: "optimizeTopology", requestId: message.requestId, maxAgeMs: message.maxAgeMs };
     case "pending-vote":
       return { kind: "hasPendingPeers", requestId: message.requestId };
     default:
@@ -345,16 +389,22 @@ function stallFromWire({ missing, asked, ...op }: WireStallOutput): Stall {
   };
 }
 
-function syncToWire(group: number, { revision, participants, receivers, done, lost }: Sync): WireSync {
-  return { group, revision, participants: [...participants], receivers, done: [...done], lost: [...lost] };
+const PARTICIPANT_STATES = ["fetching", "done", "failed"] as const satisfies Participant["state"][];
+
+function syncToWire(group: number, { revision, receivers, participants }: Sync): WireSync {
+  const list = [...participants].map(([peerId, { requestId, background, state }]) => ({
+    peerId,
+    requestId,
+    background,
+    state: PARTICIPANT_STATES.indexOf(state),
+  }));
+  return { group, revision, receivers, participants: list };
 }
 
-function syncFromWire({ revision, participants, receivers, done, lost }: WireSyncOutput): Sync {
-  return {
-    revision: Number(revision),
-    participants: participants.map(Number),
-    receivers,
-    done: new Set(done.map(Number)),
-    lost: lost.map(Number),
-  };
+function syncFromWire({ revision, receivers, participants }: WireSyncOutput): Sync {
+  const list = participants.map(({ peerId, requestId, background, state }): [number, Participant] => [
+    Number(peerId),
+    { requestId, background, state: PARTICIPANT_STATES[state] ?? "failed" },
+  ]);
+  return { revision: Number(revision), receivers, participants: new Map(list) };
 }

@@ -7,6 +7,7 @@ import {
   HOST_ID_CHARACTERS_MAX,
   PEERS_MAX,
   STATE_NAME_BYTES_MAX,
+  SYNC_SOURCES_MAX,
   STATE_TENSORS_MAX,
 } from "../base/limits.js";
 import type {
@@ -18,11 +19,13 @@ import type {
   OpReport,
   OpState,
   OpVerdict,
+  PathSpeeds,
   PeerMessage,
   Ring,
   RingOp,
   StateEntry,
   SyncFetch,
+  SyncSource,
   SyncStrategy,
   View,
 } from "../membership/messages.js";
@@ -41,6 +44,8 @@ import type {
   PeerMessage as WirePeerMessage,
   PeerMessage__Output as WirePeerOutput,
 } from "./generated/pccl/v1/PeerMessage.js";
+import type { PathInfo__Output } from "./generated/pccl/v1/PathInfo.js";
+import type { PathSpeeds__Output } from "./generated/pccl/v1/PathSpeeds.js";
 import type { Relay__Output } from "./generated/pccl/v1/Relay.js";
 import type { Ring as WireRing, Ring__Output } from "./generated/pccl/v1/Ring.js";
 import type { StateEntry__Output } from "./generated/pccl/v1/StateEntry.js";
@@ -75,6 +80,7 @@ const STRATEGIES = {
   SYNC_STRATEGY_ENFORCE_POPULAR: "enforce-popular",
   SYNC_STRATEGY_RECEIVE_ONLY: "receive-only",
   SYNC_STRATEGY_SEND_ONLY: "send-only",
+  SYNC_STRATEGY_SEED: "seed",
 } as const satisfies Record<string, SyncStrategy>;
 
 /** The key of `names` that stands for `value`. */
@@ -95,6 +101,12 @@ function integer(field: string, value: string | number, min: number, max = Numbe
     throw new WireError(`${field}: ${value} is not an integer from ${min} to ${max}`);
   }
   return number;
+}
+
+function finite(field: string, value: number, min: number): number {
+  if (!Number.isFinite(value) || value < min)
+    throw new WireError(`${field}: ${value} is no number from ${min} on`);
+  return value;
 }
 
 /** Protobuf leaves out what has its default, so a message field that must be there is checked here. */
@@ -252,6 +264,14 @@ function failureFromWire(wire: LinkFailure__Output): LinkFailure {
   return { peerId: integer("failures.peer_id", wire.peerId, 1), reason: shortText(wire.reason) };
 }
 
+function speedsFromWire(wire: PathSpeeds__Output): PathSpeeds {
+  return {
+    txBytesPerSecond: finite("speeds.tx_bytes_per_second", wire.txBytesPerSecond, 0),
+    rxBytesPerSecond: finite("speeds.rx_bytes_per_second", wire.rxBytesPerSecond, 0),
+    rttMs: finite("speeds.rtt_ms", wire.rttMs, 0),
+  };
+}
+
 function entriesFromWire(wire: readonly StateEntry__Output[]): StateEntry[] {
   const names = new Set<string>();
   return atMost("entries", wire, STATE_TENSORS_MAX).map((entry) => {
@@ -267,6 +287,7 @@ function entriesFromWire(wire: readonly StateEntry__Output[]): StateEntry[] {
       dtype: entry.dtype,
       count: integer("entries.count", entry.count, 0),
       hash: hashToHex("entries.hash", entry.hash),
+      allowInequality: entry.allowInequality,
     };
   });
 }
@@ -322,6 +343,27 @@ function peerMessage(wire: WirePeerOutput): PeerMessage {
       return { kind: "pending-vote", requestId: present("pending_vote", wire.pendingVote).requestId };
     case "topologyVote":
       return { kind: "topology-vote", requestId: present("topology_vote", wire.topologyVote).requestId };
+    case "optimizeVote": {
+      const { requestId, maxAgeMs } = present("optimize_vote", wire.optimizeVote);
+      return {
+        kind: "optimize-vote",
+        requestId,
+        maxAgeMs: finite("optimize_vote.max_age_ms", maxAgeMs, 0),
+      };
+    }
+    case "topologyQuery":
+      return { kind: "topology-query", requestId: present("topology_query", wire.topologyQuery).requestId };
+    case "measured": {
+      const measured = present("measured", wire.measured);
+      return {
+        kind: "measured",
+        measurementId: integer("measured.measurement_id", measured.measurementId, 1),
+        result:
+          measured.result === "speeds"
+            ? speedsFromWire(present("measured.speeds", measured.speeds))
+            : { reason: shortText(measured.reason ?? "") },
+      };
+    }
     case "syncOffer": {
       const offer = present("sync_offer", wire.syncOffer);
       return {
@@ -329,6 +371,7 @@ function peerMessage(wire: WirePeerOutput): PeerMessage {
         requestId: offer.requestId,
         revision: integer("sync_offer.revision", offer.revision, 0),
         strategy: enumOf("sync_offer.strategy", STRATEGIES, offer.strategy),
+        background: offer.background,
         entries: entriesFromWire(offer.entries),
       };
     }
@@ -389,18 +432,26 @@ function peerMessageBody(message: PeerMessage): WirePeerMessage {
       return { pendingVote: { requestId: message.requestId } };
     case "topology-vote":
       return { topologyVote: { requestId: message.requestId } };
+    case "optimize-vote": {
+      const { requestId, maxAgeMs } = message;
+      return { optimizeVote: { requestId, maxAgeMs } };
+    }
+    case "topology-query":
+      return { topologyQuery: { requestId: message.requestId } };
+    case "measured": {
+      const { measurementId, result } = message;
+      if ("reason" in result) return { measured: { measurementId, reason: result.reason } };
+      const { txBytesPerSecond, rxBytesPerSecond, rttMs } = result;
+      return { measured: { measurementId, speeds: { txBytesPerSecond, rxBytesPerSecond, rttMs } } };
+    }
     case "sync-offer":
       return {
         syncOffer: {
           requestId: message.requestId,
           revision: message.revision,
           strategy: nameOf(STRATEGIES, message.strategy),
-          entries: message.entries.map(({ name, dtype, count, hash }) => ({
-            name,
-            dtype,
-            count,
-            hash: hexToHash(hash),
-          })),
+          background: message.background,
+          entries: message.entries.map(({ hash, ...entry }) => ({ ...entry, hash: hexToHash(hash) })),
         },
       };
     case "sync-done": {
@@ -484,16 +535,43 @@ function coordinatorMessage(wire: WireCoordinatorOutput): CoordinatorMessage {
       const { requestId, changed } = present("topology_answer", wire.topologyAnswer);
       return { kind: "topology-answer", requestId, changed };
     }
+    case "topologyInfo": {
+      const { requestId, epoch, ring, paths } = present("topology_info", wire.topologyInfo);
+      const info = {
+        epoch: integer("topology_info.epoch", epoch, 1),
+        ring: ringFromWire(ring),
+        paths: paths.map((path: PathInfo__Output) => ({
+          from: integer("topology_info.paths.from", path.from, 1),
+          to: integer("topology_info.paths.to", path.to, 1),
+          bytesPerSecond: finite("topology_info.paths.bytes_per_second", path.bytesPerSecond, 0),
+          rttMs: finite("topology_info.paths.rtt_ms", path.rttMs, 0),
+          ageMs: finite("topology_info.paths.age_ms", path.ageMs, 0),
+        })),
+      };
+      return { kind: "topology-info", requestId, info };
+    }
+    case "measure": {
+      const { measurementId, target } = present("measure", wire.measure);
+      return {
+        kind: "measure",
+        measurementId: integer("measure.measurement_id", measurementId, 1),
+        target: memberFromWire("measure.target", present("measure.target", target)),
+      };
+    }
     case "syncPlan": {
       const plan = present("sync_plan", wire.syncPlan);
       return {
         kind: "sync-plan",
         requestId: plan.requestId,
         revision: integer("sync_plan.revision", plan.revision, 0),
-        source:
-          plan.source === null || plan.source === undefined
-            ? undefined
-            : memberFromWire("sync_plan.source", plan.source),
+        sources: atMost("sync_plan.sources", plan.sources, 2 * SYNC_SOURCES_MAX).map(
+          ({ member, complete }): SyncSource => ({
+            member: memberFromWire("sync_plan.sources.member", present("member", member)),
+            complete,
+          }),
+        ),
+        share: plan.share,
+        shares: integer("sync_plan.shares", plan.shares, plan.share + 1),
         fetches: plan.fetches.map(
           (fetch: SyncFetch__Output): SyncFetch => ({
             name: fetch.name,
@@ -509,6 +587,10 @@ function coordinatorMessage(wire: WireCoordinatorOutput): CoordinatorMessage {
         requestId: complete.requestId,
         revision: integer("sync_complete.revision", complete.revision, 0),
       };
+    }
+    case "syncEnded": {
+      const { requestId, revision } = present("sync_ended", wire.syncEnded);
+      return { kind: "sync-ended", requestId, revision: integer("sync_ended.revision", revision, 0) };
     }
     case "callFailed": {
       const { requestId, code, message } = present("call_failed", wire.callFailed);
@@ -576,18 +658,37 @@ function coordinatorMessageBody(message: CoordinatorMessage): WireCoordinatorMes
       const { requestId, changed } = message;
       return { topologyAnswer: { requestId, changed } };
     }
+    case "topology-info": {
+      const { epoch, ring, paths } = message.info;
+      return {
+        topologyInfo: { requestId: message.requestId, epoch, ring: ringToWire(ring), paths: [...paths] },
+      };
+    }
+    case "measure":
+      return {
+        measure: { measurementId: message.measurementId, target: memberToWire(message.target) },
+      };
     case "sync-plan":
       return {
         syncPlan: {
           requestId: message.requestId,
           revision: message.revision,
-          source: message.source === undefined ? null : memberToWire(message.source),
+          sources: message.sources.map(({ member, complete }) => ({
+            member: memberToWire(member),
+            complete,
+          })),
+          share: message.share,
+          shares: message.shares,
           fetches: message.fetches.map(({ name, hash }) => ({ name, hash: hexToHash(hash) })),
         },
       };
     case "sync-complete": {
       const { requestId, revision } = message;
       return { syncComplete: { requestId, revision } };
+    }
+    case "sync-ended": {
+      const { requestId, revision } = message;
+      return { syncEnded: { requestId, revision } };
     }
     case "call-failed": {
       const { requestId, code, message: text } = message;

@@ -7,6 +7,8 @@ import { type CoordinatorState, log, type Peer, type PeerId, send, setCall, type
 export type Call =
   | { readonly kind: "hasPendingPeers"; readonly requestId: number }
   | { readonly kind: "updateTopology"; readonly requestId: number }
+  /** Measurements older than `maxAgeMs` are made anew. */
+  | { readonly kind: "optimizeTopology"; readonly requestId: number; readonly maxAgeMs: number }
   | {
       readonly kind: "syncSharedState";
       readonly requestId: number;

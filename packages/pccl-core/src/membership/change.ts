@@ -53,6 +53,17 @@ export function admitPending(state: CoordinatorState, turn: Turn, voters: Map<Pe
   prepare(state, turn, [...admittedPeers(state), ...pending], reason, { voters });
 }
 
+/** Gives rings another order; `voters` are answered when the view is installed. */
+export function adoptOrders(
+  state: CoordinatorState,
+  turn: Turn,
+  orders: ReadonlyMap<number, readonly PeerId[]>,
+  voters: Map<PeerId, number>,
+): void {
+  for (const [group, peerIds] of orders) state.orders.set(group, peerIds);
+  prepare(state, turn, admittedPeers(state), "in a better ring order", { voters });
+}
+
 function prepare(
   state: CoordinatorState,
   turn: Turn,
@@ -97,8 +108,8 @@ export function changeDeadlineMs(state: CoordinatorState, turn: Turn): number {
 }
 
 /**
- * Members keep their order, newcomers are appended by id, and pairs that can't be linked are kept apart, or get a
- * relay. A ring that is the installed one stays it, unless it has been frozen already or has to be built again.
+ * Members keep their order, or get the one that was found for them; newcomers are appended by id, and pairs that can't
+ * be linked are kept apart, or get a relay. A ring that is the installed one stays it, unless it has been frozen already or has to be built again.
  */
 function planRings(
   state: CoordinatorState,
@@ -116,11 +127,13 @@ function planRings(
     .sort(([a], [b]) => a - b)
     .map(([group, ids]) => {
       const installed = ringOf(state, group);
-      const old = (installed?.peerIds ?? []).filter((id) => ids.has(id));
+      const order = state.orders.get(group) ?? installed?.peerIds ?? [];
+      const old = order.filter((id) => ids.has(id));
       if (
         installed !== undefined &&
-        old.length === installed.peerIds.length &&
         old.length === ids.size &&
+        old.length === installed.peerIds.length &&
+        old.every((id, rank) => id === installed.peerIds[rank]) &&
         !touched.has(group) &&
         !state.relink.has(group)
       ) {
@@ -364,6 +377,7 @@ function install(state: CoordinatorState, turn: Turn, change: Change, members: r
   state.relays = change.relays;
   state.change = undefined;
   forgetWhatIsLinked(state, change);
+  state.orders.clear();
   for (const peer of members) {
     if (!touched.has(peer.group)) continue;
     state.reports.delete(peer.id);

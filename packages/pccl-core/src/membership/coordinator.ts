@@ -29,6 +29,13 @@ import {
   sendUnnumbered,
   type Turn,
 } from "./state.js";
+import {
+  expireMeasurements,
+  measurementDeadlineMs,
+  onMeasured,
+  onTopologyQuery,
+  settleOptimize,
+} from "./optimize.js";
 import { onAbortAnswer, onStalled, settleStalls } from "./stalls.js";
 import { onSyncDone, settleSyncs } from "./sync.js";
 import { onCall, onWithdraw, settleMismatch, settleVotes } from "./votes.js";
@@ -86,6 +93,7 @@ function settle(state: CoordinatorState, turn: Turn): void {
       settleChange(state, turn) ||
       settleSyncs(state, turn) ||
       settleVotes(state, turn) ||
+      settleOptimize(state, turn) ||
       beginDueChange(state, turn) ||
       settleStalls(state, turn) ||
       settleMismatch(state, turn);
@@ -105,6 +113,7 @@ function forgetEmptyWorld(state: CoordinatorState): void {
   state.stalls.clear();
   state.syncs.clear();
   state.records.clear();
+  state.orders.clear();
 }
 
 /** Returns whether anything may have changed that others wait for. */
@@ -169,6 +178,14 @@ function onNumbered(
       return onCall(state, turn, peer, { kind: "hasPendingPeers", requestId: message.requestId });
     case "topology-vote":
       return onCall(state, turn, peer, { kind: "updateTopology", requestId: message.requestId });
+    case "optimize-vote": {
+      const { requestId, maxAgeMs } = message;
+      return onCall(state, turn, peer, { kind: "optimizeTopology", requestId, maxAgeMs });
+    }
+    case "topology-query":
+      return onTopologyQuery(state, turn, peer, message.requestId);
+    case "measured":
+      return onMeasured(state, turn, peer, message);
     case "sync-offer":
       return onCall(state, turn, peer, {
         kind: "syncSharedState",
@@ -361,6 +378,9 @@ function onRestarted(state: CoordinatorState, turn: Turn): void {
   state.peerOf.clear();
   state.tickedAtMs = undefined;
   if (state.change !== undefined) state.change.deadlineMs = changeDeadlineMs(state, turn);
+  for (const measurement of state.measurements.values()) {
+    measurement.deadlineMs = measurementDeadlineMs(state, turn);
+  }
   for (const peer of state.peers.values()) {
     peer.connection = undefined;
     peer.heardAtMs = turn.nowMs;
@@ -396,4 +416,5 @@ function onTick(state: CoordinatorState, turn: Turn): void {
     reject(state, turn, connection, "ERR_PCCL_TIMEOUT", message);
   }
   expireChange(state, turn);
+  expireMeasurements(state, turn);
 }

@@ -85,14 +85,23 @@ export interface LinkFailure {
   readonly reason: string;
 }
 
-export type SyncStrategy = "enforce-popular" | "receive-only" | "send-only";
+/** seed: begins the group's state again, when no holder is left. */
+export type SyncStrategy = "enforce-popular" | "receive-only" | "send-only" | "seed";
 
 export interface StateEntry {
   readonly name: string;
   readonly dtype: string;
   readonly count: number;
-  /** 32 hex digits. */
+  /** The root of its hash tree, 32 hex digits. */
   readonly hash: string;
+  /** Its content isn't part of what must be the same. */
+  readonly allowInequality: boolean;
+}
+
+export interface SyncSource {
+  readonly member: Member;
+  /** Otherwise it fetches itself, and has what came so far. */
+  readonly complete: boolean;
 }
 
 export interface SyncFetch {
@@ -105,6 +114,30 @@ export interface Envelope<M> {
   readonly seq: number;
   readonly ack: number;
   readonly message: M;
+}
+
+/** What the paths between two peers carry, with both directions in use at once. */
+export interface PathSpeeds {
+  readonly txBytesPerSecond: number;
+  readonly rxBytesPerSecond: number;
+  /** On quiet paths. */
+  readonly rttMs: number;
+}
+
+/** A peer's group as the coordinator knows it. */
+export interface TopologyInfo {
+  /** Of the installed view. */
+  readonly epoch: number;
+  readonly ring: Ring;
+  /** What has been measured between its members. */
+  readonly paths: readonly {
+    readonly from: number;
+    readonly to: number;
+    /** 0: nothing got over it. */
+    readonly bytesPerSecond: number;
+    readonly rttMs: number;
+    readonly ageMs: number;
+  }[];
 }
 
 export type PeerMessage =
@@ -140,11 +173,21 @@ export type PeerMessage =
   | ({ readonly kind: "abort-answer"; readonly aborted: boolean } & RingOp)
   | { readonly kind: "pending-vote"; readonly requestId: number }
   | { readonly kind: "topology-vote"; readonly requestId: number }
+  | { readonly kind: "optimize-vote"; readonly requestId: number; readonly maxAgeMs: number }
+  | { readonly kind: "topology-query"; readonly requestId: number }
+  /** The answer to measure. */
+  | {
+      readonly kind: "measured";
+      readonly measurementId: number;
+      readonly result: PathSpeeds | { readonly reason: string };
+    }
   | {
       readonly kind: "sync-offer";
       readonly requestId: number;
       readonly revision: number;
       readonly strategy: SyncStrategy;
+      /** Isn't kept waiting for those who fetch. */
+      readonly background: boolean;
       readonly entries: readonly StateEntry[];
     }
   | { readonly kind: "sync-done"; readonly requestId: number; readonly ok: boolean; readonly reason: string }
@@ -177,16 +220,25 @@ export type CoordinatorMessage =
   /** Ends an op that waits for `missing`, which waits for this peer in another call; if it really still does. */
   | ({ readonly kind: "abort-op"; readonly missing: number } & RingOp)
   | { readonly kind: "pending-answer"; readonly requestId: number; readonly pending: boolean }
+  /** To topology-vote and optimize-vote. */
   | { readonly kind: "topology-answer"; readonly requestId: number; readonly changed: boolean }
+  | { readonly kind: "topology-info"; readonly requestId: number; readonly info: TopologyInfo }
+  /** Find out what the paths to this member carry; `endpoint` may be a relay's. */
+  | { readonly kind: "measure"; readonly measurementId: number; readonly target: Member }
   | {
       readonly kind: "sync-plan";
       readonly requestId: number;
       readonly revision: number;
-      /** Absent when there is nothing to fetch. */
-      readonly source: Member | undefined;
+      /** Empty when there is nothing to fetch. */
+      readonly sources: readonly SyncSource[];
+      /** Of the `shares` members that fetch, this one is number `share`. */
+      readonly share: number;
+      readonly shares: number;
       readonly fetches: readonly SyncFetch[];
     }
   | { readonly kind: "sync-complete"; readonly requestId: number; readonly revision: number }
+  /** Nobody fetches any more; to those whose call has ended before, because they offered so. */
+  | { readonly kind: "sync-ended"; readonly requestId: number; readonly revision: number }
   | {
       readonly kind: "call-failed";
       readonly requestId: number;

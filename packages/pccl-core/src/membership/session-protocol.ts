@@ -2,17 +2,29 @@
  * What a peer's user wants of the session (requests), and what the session tells (notices). The session is in a
  * worker thread, the user on the main thread; these messages are what passes between them.
  */
-import type { JoinedPeer, LostPeer, Member, StateEntry, SyncFetch, SyncStrategy } from "./messages.js";
+import type {
+  JoinedPeer,
+  LostPeer,
+  StateEntry,
+  SyncFetch,
+  SyncSource,
+  SyncStrategy,
+  TopologyInfo,
+} from "./messages.js";
 
 /** Each request but a withdrawal gets exactly one reply with its id. */
 export type SessionRequest =
   | { readonly id: number; readonly kind: "has-pending-peers" }
   | { readonly id: number; readonly kind: "update-topology" }
+  | { readonly id: number; readonly kind: "optimize-topology"; readonly maxAgeMs: number }
+  | { readonly id: number; readonly kind: "topology" }
   | {
       readonly id: number;
       readonly kind: "sync-offer";
       readonly revision: number;
       readonly strategy: SyncStrategy;
+      /** Whether its sync-done is answered at once, and followed by sync-ended when nobody fetches any more. */
+      readonly background: boolean;
       readonly entries: readonly StateEntry[];
     }
   /** Says how the fetches of the plan went; the reply comes when the whole group is through. */
@@ -27,7 +39,9 @@ export type SessionRequest =
 
 export interface SyncPlanReply {
   readonly revision: number;
-  readonly source: Member | undefined;
+  readonly sources: readonly SyncSource[];
+  readonly share: number;
+  readonly shares: number;
   readonly fetches: readonly SyncFetch[];
 }
 
@@ -36,6 +50,9 @@ export interface SessionReplies {
   "has-pending-peers": boolean;
   /** Whether a new view was installed by this call. */
   "update-topology": boolean;
+  /** Whether this peer's world has got rings in another order. */
+  "optimize-topology": boolean;
+  topology: TopologyInfo;
   "sync-offer": SyncPlanReply;
   /** The revision that the group now has. */
   "sync-done": number;
@@ -69,5 +86,7 @@ export type SessionNotice =
   | { readonly kind: "installed"; readonly view: InstalledNotice }
   /** The group's sync has failed while this peer fetches: what it fetches won't be needed. */
   | { readonly kind: "sync-failed"; readonly offerId: number; readonly error: SessionError }
+  /** Nobody fetches any more in a sync that this peer offered to be in the background. */
+  | { readonly kind: "sync-ended"; readonly offerId: number }
   /** The session is over (coordinator lost, removed, refused); open requests are failed with the same error. */
   | { readonly kind: "ended"; readonly error: SessionError };

@@ -36,6 +36,7 @@ import type {
   LostPeer,
   OpReport,
   OpVerdict,
+  PathSpeeds,
   PeerMessage,
   RingOp,
   View,
@@ -128,6 +129,12 @@ export type SessionEvent =
   | ({ readonly kind: "stalled"; readonly missing: readonly number[] } & RingOp)
   /** What became of an engine-abort. */
   | ({ readonly kind: "abort-answered"; readonly aborted: boolean } & RingOp)
+  /** The end of an engine-measure. */
+  | {
+      readonly kind: "measured";
+      readonly measurementId: number;
+      readonly result: PathSpeeds | { readonly reason: string };
+    }
   | { readonly kind: "request"; readonly request: SessionRequest };
 
 export type SessionEffect =
@@ -142,6 +149,8 @@ export type SessionEffect =
   | { readonly kind: "engine-set-world"; readonly epoch: number; readonly worldSize: number }
   /** Aborts the op if it still waits for this peer to call it; `abort-answered` tells. */
   | ({ readonly kind: "engine-abort"; readonly peerId: number } & RingOp)
+  /** Find out what the paths to this member carry; `measured` tells. */
+  | { readonly kind: "engine-measure"; readonly measurementId: number; readonly target: EngineMember }
   | { readonly kind: "notify"; readonly notice: SessionNotice };
 
 interface Turn {
@@ -211,6 +220,9 @@ export function stepSession(state: SessionState, event: SessionEvent, nowMs: num
       break;
     case "abort-answered":
       send(state, turn, { ...event, kind: "abort-answer" });
+      break;
+    case "measured":
+      send(state, turn, event);
       break;
     case "request":
       onRequest(state, turn, event.request);
@@ -330,21 +342,41 @@ function onNumbered(state: SessionState, turn: Turn, message: CoordinatorMessage
       return;
     }
     case "pending-answer":
-      return answer(state, turn, message.requestId, "has-pending-peers", message.pending);
+      return answer(state, turn, message.requestId, ["has-pending-peers"], message.pending);
     case "topology-answer":
-      return answer(state, turn, message.requestId, "update-topology", message.changed);
+      return answer(
+        state,
+        turn,
+        message.requestId,
+        ["update-topology", "optimize-topology"],
+        message.changed,
+      );
+    case "topology-info":
+      return answer(state, turn, message.requestId, ["topology"], message.info);
+    case "measure": {
+      const { measurementId, target } = message;
+      const { host, port } = target.endpoint;
+      turn.effects.push({
+        kind: "engine-measure",
+        measurementId,
+        target: { peerId: target.peerId, host, port },
+      });
+      return;
+    }
     case "sync-plan": {
-      const { requestId, revision, source, fetches } = message;
+      const { requestId, revision, sources, share, shares, fetches } = message;
       if (!state.open.has(requestId)) return;
       state.sync = { offerId: requestId, doneId: undefined };
-      return answer(state, turn, requestId, "sync-offer", { revision, source, fetches });
+      return answer(state, turn, requestId, ["sync-offer"], { revision, sources, share, shares, fetches });
     }
     case "sync-complete": {
       const doneId = state.sync?.offerId === message.requestId ? state.sync.doneId : undefined;
       if (doneId === undefined) return violation(state, turn, "SyncComplete came before SyncDone");
       state.sync = undefined;
-      return answer(state, turn, doneId, "sync-done", message.revision);
+      return answer(state, turn, doneId, ["sync-done"], message.revision);
     }
+    case "sync-ended":
+      return notify(turn, { kind: "sync-ended", offerId: message.requestId });
     case "call-failed":
       return onCallFailed(state, turn, message);
     default:
@@ -484,10 +516,16 @@ function onRequest(state: SessionState, turn: Turn, request: SessionRequest): vo
     case "update-topology":
       state.open.set(id, kind);
       return send(state, turn, { kind: "topology-vote", requestId: id });
-    case "sync-offer": {
-      const { revision, strategy, entries } = request;
+    case "optimize-topology":
       state.open.set(id, kind);
-      return send(state, turn, { kind: "sync-offer", requestId: id, revision, strategy, entries });
+      return send(state, turn, { kind: "optimize-vote", requestId: id, maxAgeMs: request.maxAgeMs });
+    case "topology":
+      state.open.set(id, kind);
+      return send(state, turn, { kind: "topology-query", requestId: id });
+    case "sync-offer": {
+      const { revision, strategy, background, entries } = request;
+      state.open.set(id, kind);
+      return send(state, turn, { kind, requestId: id, revision, strategy, background, entries });
     }
     case "sync-done": {
       const { sync } = state;
@@ -613,10 +651,11 @@ function answer<K extends keyof SessionReplies>(
   state: SessionState,
   turn: Turn,
   id: number,
-  kind: K,
+  /** Those that have such an answer. */
+  kinds: readonly K[],
   value: SessionReplies[K],
 ): void {
-  if (state.open.get(id) !== kind) return;
+  if (!kinds.some((kind) => state.open.get(id) === kind)) return;
   state.open.delete(id);
   notify(turn, { kind: "reply", id, value });
 }

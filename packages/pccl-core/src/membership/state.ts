@@ -12,12 +12,15 @@ import type {
   LinkFailure,
   LostPeer,
   OpReport,
+  PathSpeeds,
   PeerMessage,
   Relay,
   Ring,
   RingOp,
 } from "./messages.js";
-import type { Sync, SyncRecord } from "./sync.js";
+import type { SyncRecord } from "./election.js";
+import type { Sync } from "./sync.js";
+import type { PathRecord } from "./host-paths.js";
 
 /** Names one stream; given out by the caller of step(), never used twice. */
 export type ConnectionId = number;
@@ -86,6 +89,15 @@ export interface Stall extends RingOp {
   asked: PeerId | undefined;
 }
 
+/** Peer `a` measures the paths between itself and `b`, both ways. */
+export interface Measurement {
+  readonly a: PeerId;
+  readonly b: PeerId;
+  /** After `b` could not reach `a`. */
+  readonly again: boolean;
+  deadlineMs: number;
+}
+
 /** Admitted peers, and how many of them wait in each call. */
 export type Tally = { members: number } & Record<Call["kind"], number>;
 
@@ -121,6 +133,15 @@ export interface CoordinatorState {
   readonly stalls: Map<PeerId, Stall[]>;
   readonly syncs: Map<number, Sync>;
   readonly records: Map<number, SyncRecord>;
+  /** By the peer that sends, then by the one that receives. */
+  readonly paths: Map<PeerId, Map<PeerId, PathRecord>>;
+  /** Those that are under way, by their ids. */
+  readonly measurements: Map<number, Measurement>;
+  nextMeasurementId: number;
+  /** All admitted peers wait in optimizeTopology: the pairs of peers whose paths are still to be measured. */
+  optimizing: { readonly queue: [PeerId, PeerId][] } | undefined;
+  /** By group: the order that its ring is to get, until the next install. */
+  readonly orders: Map<number, readonly PeerId[]>;
   /**
    * By group, and over all of them; kept by admit(), setCall() and forget(), so that an event costs no walk over
    * all peers. They follow from `peers`: see recount(). The order of the groups means nothing.
@@ -207,6 +228,20 @@ export type CoordinatorLog =
       readonly revision: number;
       readonly receivers: number;
     }
+  /** Of two peers: what their paths carry, to and fro at once. */
+  | ({ readonly event: "measured"; readonly from: PeerId; readonly to: PeerId } & PathSpeeds)
+  | { readonly event: "not-measured"; readonly from: PeerId; readonly to: PeerId; readonly reason: string }
+  /** What optimizeTopology has found for a ring: of its slowest path, and of a chunk's way round; and was before. */
+  | {
+      readonly event: "topology";
+      readonly group: number;
+      readonly adopted: boolean;
+      readonly peerIds: readonly PeerId[];
+      readonly bytesPerSecond: number;
+      readonly bytesPerSecondBefore: number;
+      readonly roundSeconds: number;
+      readonly roundSecondsBefore: number;
+    }
   | {
       readonly event: "call-failed";
       readonly peerIds: readonly PeerId[];
@@ -248,6 +283,11 @@ export function createCoordinator(config: CoordinatorConfig): CoordinatorState {
     stalls: new Map(),
     syncs: new Map(),
     records: new Map(),
+    paths: new Map(),
+    measurements: new Map(),
+    nextMeasurementId: 1,
+    optimizing: undefined,
+    orders: new Map(),
     tallies: new Map(),
     total: emptyTally(),
     tickedAtMs: undefined,
@@ -298,7 +338,7 @@ export function ringOf(state: CoordinatorState, group: number): Ring | undefined
 }
 
 export function emptyTally(): Tally {
-  return { members: 0, hasPendingPeers: 0, updateTopology: 0, syncSharedState: 0 };
+  return { members: 0, hasPendingPeers: 0, updateTopology: 0, optimizeTopology: 0, syncSharedState: 0 };
 }
 
 /** Counts `tallies` and `total` anew, for a state that was stored without them. */
@@ -321,11 +361,13 @@ function count(state: CoordinatorState, { group }: Peer, what: keyof Tally, diff
 
 /** The call that all of them wait in; "different" ones; undefined when one of them doesn't wait. */
 export function commonCall(tally: Tally = emptyTally()): Call["kind"] | "different" | undefined {
-  const { members, hasPendingPeers, updateTopology, syncSharedState } = tally;
-  if (members === 0 || hasPendingPeers + updateTopology + syncSharedState < members) return undefined;
-  if (hasPendingPeers === members) return "hasPendingPeers";
-  if (updateTopology === members) return "updateTopology";
-  return syncSharedState === members ? "syncSharedState" : "different";
+  const { members, ...waiting } = tally;
+  let sum = 0;
+  for (const [kind, callers] of Object.entries(waiting)) {
+    if (members > 0 && callers === members) return kind as Call["kind"];
+    sum += callers;
+  }
+  return members === 0 || sum < members ? undefined : "different";
 }
 
 export function admit(state: CoordinatorState, peer: Peer): void {
@@ -348,11 +390,20 @@ export function forget(state: CoordinatorState, turn: Turn, peer: Peer, reason: 
   for (const key of state.unlinkable) {
     if (key.split(/[-@]/).includes(String(peer.id))) state.unlinkable.delete(key);
   }
+  state.paths.delete(peer.id);
+  for (const [from, records] of state.paths) {
+    records.delete(peer.id);
+    if (records.size === 0) state.paths.delete(from);
+  }
+  for (const [id, { a, b }] of state.measurements) {
+    if (a === peer.id || b === peer.id) state.measurements.delete(id);
+  }
   if (peer.phase === "admitted") {
     setCall(state, peer, undefined);
     count(state, peer, "members", -1);
     state.departed.push({ peerId: peer.id, group: peer.group, reason });
-    state.syncs.get(peer.group)?.lost.push(peer.id);
+    const participant = state.syncs.get(peer.group)?.participants.get(peer.id);
+    if (participant !== undefined) participant.state = "failed";
   }
   if (state.change?.members.has(peer.id)) state.change.incomplete = true;
   if (peer.connection === undefined) return;

@@ -36,7 +36,12 @@ export interface ConnectOptions extends CallOptions {
    * communicator ends with ERR_PCCL_COORDINATOR_LOST. Ops go on meanwhile. Default 60,000.
    */
   readonly coordinatorTimeoutMs?: number;
-  /** Collective ops that this peer may have in flight at once, 1 to 256. Default 16. */
+  /**
+   * Collective ops that this peer may have in flight at once, 1 to 256; one more rejects with ERR_PCCL_TOO_MANY_OPS.
+   * Default 16. Peers that have as many in flight as they may, none of which the others have called, wait for each
+   * other until `timeoutMs`: let all peers call the same ops in the same order, as allReduceAll does, or allow for as
+   * many as they can be apart.
+   */
   readonly maxOpsInFlight?: number;
   /**
    * TCP connections that make up the link to each neighbour, 1 to 64, of which one suffices to go on; peers that
@@ -110,7 +115,10 @@ export async function connect(address: string, options: ConnectOptions = {}): Pr
       ? undefined
       : integer("connectionsPerPeer", 1, 1, CONNECTIONS_PER_PEER_MAX);
   const { congestionControl } = options;
-  if (congestionControl !== undefined && (typeof congestionControl !== "string" || congestionControl === "")) {
+  if (
+    congestionControl !== undefined &&
+    (typeof congestionControl !== "string" || congestionControl === "")
+  ) {
     throw pcclError(
       "ERR_PCCL_INVALID_ARGUMENT",
       `connect: congestionControl must be a name like "cubic" or "bbr", got ${describe(congestionControl)}.`,

@@ -2,13 +2,13 @@
 import {
   type Engine,
   type EngineEvent,
-  type FetchRequest,
+  type FetchCall,
   type InstalledView,
   type OpEvent,
-  type RingMember,
   type StateTensor,
 } from "@pccl/bindings";
-import { InvalidArgumentError, type PcclError, pcclError } from "../base/errors.js";
+import { InvalidArgumentError, PeerLostError, type PcclError, pcclError } from "../base/errors.js";
+import { TIMEOUT_MAX_MS } from "../base/limits.js";
 import { callName, type CollectiveCall } from "./collective-call.js";
 import { addon, guard, toPcclError } from "./native-calls.js";
 
@@ -39,6 +39,8 @@ export class EngineOps {
   #toldEpoch = 0;
   /** What follows from a view that listeners haven't been told of yet. */
   #waiting: { readonly epoch: number; readonly resolve: () => void }[] = [];
+  /** Keeps the process alive meanwhile: the engine has nothing in flight for it any more, and the session never does. */
+  #alive: NodeJS.Timeout | undefined;
   #closed = false;
 
   /** Binds the data listener; throws ERR_PCCL_LISTEN_FAILED when the system refuses. */
@@ -91,19 +93,22 @@ export class EngineOps {
    */
   async collective(call: CollectiveCall, peers: readonly number[], signal?: AbortSignal): Promise<OpDone> {
     const name = `${callName(call.kind)}(tag ${call.tag})`;
+    // Before the check: a view that is installed after it has another epoch.
+    const ringEpoch = this.#closed ? undefined : this.view?.ringEpoch;
     if (VIEW_BOUND.has(call.kind) && !this.#hasGroup(peers)) throw await this.#viewChanged(name);
+    let begun = false;
+    const start = (engine: Engine): number => {
+      const id = engine.start(call, ringEpoch);
+      begun = true;
+      return id;
+    };
     try {
-      return await this.#run(
-        name,
-        (engine) => engine.start(call),
-        (id) => this.#engine.cancel(id),
-        signal,
-      );
+      return await this.#run(name, start, (id) => this.#engine.cancel(id), signal);
     } catch (error) {
       // The view may have been replaced after the caller has looked at it.
-      throw error instanceof InvalidArgumentError && !this.#hasGroup(peers)
-        ? await this.#viewChanged(name)
-        : error;
+      const outdated =
+        error instanceof PeerLostError || (error instanceof InvalidArgumentError && !this.#hasGroup(peers));
+      throw !begun && outdated ? await this.#viewChanged(name) : error;
     }
   }
 
@@ -115,7 +120,7 @@ export class EngineOps {
   async #viewChanged(name: string): Promise<PcclError> {
     const epoch = this.view?.epoch ?? 0;
     if (epoch > this.#toldEpoch) {
-      await new Promise<void>((resolve) => this.#waiting.push({ epoch, resolve }));
+      await new Promise<void>((resolve) => this.#waitForView({ epoch, resolve }));
     }
     return pcclError("ERR_PCCL_PEER_LOST", `${name}: the view changed to epoch ${epoch} before it began`, {
       epoch,
@@ -124,16 +129,18 @@ export class EngineOps {
 
   /** Pins and hashes tensors, and lets other peers fetch them until `release`. An abort of `signal` releases them. */
   async exportState(call: string, tensors: readonly StateTensor[], signal?: AbortSignal): Promise<number> {
-    const done = await this.#run(
-      call,
-      (engine) => engine.exportState(tensors),
-      (id) => this.release(id),
-      signal,
-    );
+    let released = false;
+    const release = (id: number): void => {
+      released = true;
+      this.release(id);
+    };
+    const done = await this.#run(call, (engine) => engine.exportState(tensors), release, signal);
+    // The hashes were there already, and their event on its way.
+    if (released) throw pcclError("ERR_PCCL_CANCELLED", `${call}: withdrawn while it was hashed`);
     return done.id;
   }
 
-  /** XXH3-128 of each tensor of an export, 32 hex digits, by name. */
+  /** Root of the hash tree of each tensor of an export, 32 hex digits, by name. */
   hashes(call: string, exportId: number): Map<string, string> {
     const hashed = guard(call, () => this.#engine.hashes(exportId));
     return new Map(hashed.map(({ name, hash }) => [name, hash]));
@@ -145,22 +152,33 @@ export class EngineOps {
   }
 
   /**
-   * Fetches tensors that `source` exports. An abort of `signal` rejects with ERR_PCCL_CANCELLED at once, while the
-   * engine may go on writing to the tensors.
+   * Fetches what the export lacks; its tensors stay as they are. An abort of `signal` rejects with ERR_PCCL_CANCELLED
+   * at once; the export must be released then.
    */
-  async fetchState(
-    call: string,
-    source: RingMember,
-    requests: readonly FetchRequest[],
-    signal?: AbortSignal,
-  ): Promise<OpDone> {
+  async fetchState(call: string, fetch: FetchCall, signal?: AbortSignal): Promise<OpDone> {
     const cancelled = (): PcclError => {
-      const message = `${call}: withdrawn while it was fetching from peer ${source.peerId}`;
+      const from = fetch.sources.map(({ peerId }) => peerId).join(", ");
+      const message = `${call}: withdrawn while it was fetching from peers ${from}`;
       return pcclError("ERR_PCCL_CANCELLED", message, { epoch: this.view?.epoch });
     };
     if (signal?.aborted === true) throw cancelled();
     const abandon = (id: number): void => this.#take(id)?.reject(cancelled());
-    return await this.#run(call, (engine) => engine.fetchState(source, requests), abandon, signal);
+    return await this.#run(call, (engine) => engine.fetchState(fetch), abandon, signal);
+  }
+
+  /** A tensor of the export that was written to while others fetched it; undefined: none, or closed. */
+  changedTensor(call: string, exportId: number): string | undefined {
+    return this.#closed ? undefined : guard(call, () => this.#engine.changedTensor(exportId));
+  }
+
+  /** Ends the export and writes what was fetched to its tensors. */
+  async commitState(call: string, exportId: number): Promise<OpDone> {
+    return await this.#run(
+      call,
+      (engine) => engine.commitState(exportId),
+      () => {},
+      undefined,
+    );
   }
 
   /** Listeners have been told of this view: what it has ended, and what has ended in it, may settle. */
@@ -168,13 +186,20 @@ export class EngineOps {
     this.#toldEpoch = epoch;
     const waiting = this.#waiting;
     this.#waiting = waiting.filter((entry) => entry.epoch > epoch);
+    if (this.#waiting.length === 0) clearInterval(this.#alive);
     for (const entry of waiting) if (entry.epoch <= epoch) entry.resolve();
+  }
+
+  #waitForView(entry: { readonly epoch: number; readonly resolve: () => void }): void {
+    if (this.#waiting.length === 0) this.#alive = setInterval(() => undefined, TIMEOUT_MAX_MS);
+    this.#waiting.push(entry);
   }
 
   /** Fails what is in flight, because of `error`. */
   close(error: PcclError): void {
     this.#closed = true;
     this.#engine.close();
+    clearInterval(this.#alive);
     for (const { resolve } of this.#waiting.splice(0)) resolve();
     // The engine's own events for the other ops come later, and without the reason.
     for (const op of this.#pending.values()) {
@@ -213,7 +238,7 @@ export class EngineOps {
     // Who catches the loss of a peer, or has a result of the view after it, finds that the listeners have heard of it:
     // the session's notice of the new view comes from another thread and may be the later one.
     const epoch = this.#closed ? 0 : this.#viewBehind(event);
-    if (epoch > this.#toldEpoch) this.#waiting.push({ epoch, resolve: () => this.#settle(event) });
+    if (epoch > this.#toldEpoch) this.#waitForView({ epoch, resolve: () => this.#settle(event) });
     else this.#settle(event);
   }
 

@@ -39,7 +39,7 @@ export interface QuantizeOptions {
 
 export type Quantize = QuantizedFormat | QuantizeOptions;
 
-const FORMATS = ["u8", "i8", "i4", "fp8", "bf16", "f16"] as const;
+export const QUANTIZED_FORMATS = ["u8", "i8", "i4", "fp8", "bf16", "f16"] as const;
 const KEYS = ["format", "scheme", "blockSize", "rounding", "seed", "nonFinite"] as const;
 const AFFINE: readonly QuantizedFormat[] = ["u8", "i8", "i4"];
 const CASTS: readonly QuantizedFormat[] = ["bf16", "f16"];
@@ -55,7 +55,7 @@ export function checkQuantize(call: string, name: string, value: unknown): Quant
     throw refused(call, `${name} must be a format or an object with one, got ${describe(value)}`);
   }
   checkOptions(`${call}: ${name}`, options, KEYS);
-  const format = checkOneOf(call, `${name}.format`, options.format, FORMATS);
+  const format = checkOneOf(call, `${name}.format`, options.format, QUANTIZED_FORMATS);
   const {
     scheme = "min-max",
     blockSize = BLOCK_DEFAULT,

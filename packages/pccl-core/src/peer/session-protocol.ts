@@ -10,6 +10,7 @@ export type {
   SessionRequest,
   SyncPlanReply,
 } from "../membership/session-protocol.js";
+export type { TopologyInfo } from "../membership/messages.js";
 
 export interface SessionWorkerData {
   readonly engineId: number;

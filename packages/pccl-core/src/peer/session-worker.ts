@@ -65,6 +65,14 @@ function onEngineEvent(event: EngineEvent): void {
       const { epoch, tag, seq, from, to, missing } = event;
       return onEvent({ kind: "stalled", epoch, tag, seq, from, to, missing });
     }
+    case "probed": {
+      const { id: measurementId } = event;
+      if ("reason" in event)
+        return onEvent({ kind: "measured", measurementId, result: { reason: event.reason } });
+      const { txBytesPerSecond, rxBytesPerSecond, rttSeconds } = event;
+      const result = { txBytesPerSecond, rxBytesPerSecond, rttMs: rttSeconds * 1_000 };
+      return onEvent({ kind: "measured", measurementId, result });
+    }
     default:
     // Ops belong to the main thread's attachment, which gets their events.
   }
@@ -108,8 +116,20 @@ function carryOut(effect: SessionEffect): void {
       const aborted = engine?.abortIfMissing(epoch, op, peerId) ?? false;
       return onEvent({ kind: "abort-answered", epoch, ...op, aborted });
     }
+    case "engine-measure":
+      return measure(effect);
     case "notify":
       return tell(effect.notice);
+  }
+}
+
+/** What the engine refuses can't be measured, and is no reason to end the session. */
+function measure({ measurementId, target }: SessionEffect & { kind: "engine-measure" }): void {
+  try {
+    engine?.probe(measurementId, target);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    onEvent({ kind: "measured", measurementId, result: { reason } });
   }
 }
 

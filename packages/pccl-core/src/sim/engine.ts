@@ -4,16 +4,19 @@
  * what, and what a freeze interrupts are not.
  */
 import type { PcclErrorCode } from "../base/errors.js";
-import type { LinkFailure, OpName, OpState, RingOp } from "../membership/messages.js";
+import type { LinkFailure, OpName, OpState, PathSpeeds, RingOp } from "../membership/messages.js";
 import { linked } from "../membership/ring.js";
-import type { EngineOpReport, EngineOpVerdict, EngineView } from "../membership/session.js";
+import type { EngineMember, EngineOpReport, EngineOpVerdict, EngineView } from "../membership/session.js";
 import { belongsTo, type Frame } from "./frames.js";
 import { Violation } from "./invariants.js";
 import type { DataPlane } from "./links.js";
 import type { Process, Thread } from "./process.js";
+import type { Random } from "./random.js";
 
 /** An op that waits this long for a neighbour's call says so. */
 const STALLED_AFTER_MS = 1_000;
+const MEASURE_MS_MAX = 400;
+const MEASURE_TIMEOUT_MS = 3_000;
 
 export interface SimOp extends RingOp {
   /** Those who take part, in ring order; of two members the sender comes first. */
@@ -47,6 +50,7 @@ export interface EngineHooks {
   onPrepared(epoch: number, failures: readonly LinkFailure[]): void;
   onLinkLost(epoch: number, peerId: number, reason: string): void;
   onStalled(op: SimOp, missing: readonly number[]): void;
+  onMeasured(id: number, result: PathSpeeds | { readonly reason: string }): void;
   onCalled(op: SimOp): void;
   /** It was called while frozen, and the next view has no place for it. */
   onNotBegun(op: SimOp): void;
@@ -177,6 +181,29 @@ export class SimEngine {
 
   setWorld(viewEpoch: number, worldSize: number): void {
     if (this.view !== undefined) this.view = { ...this.view, viewEpoch, worldSize };
+  }
+
+  /** Takes a while, and longer when the other one doesn't answer. */
+  measure(id: number, target: EngineMember, random: Random): void {
+    this.thread.after(random.between(1, MEASURE_MS_MAX), () => {
+      if (this.closed) return;
+      const speed = (): number => 1e6 * 2 ** random.between(0, 7);
+      const speeds = { txBytesPerSecond: speed(), rxBytesPerSecond: speed(), rttMs: random.between(1, 100) };
+      if (this.#reaches(target.peerId)) return this.#hooks.onMeasured(id, speeds);
+      this.thread.after(MEASURE_TIMEOUT_MS, () => {
+        if (!this.closed) this.#hooks.onMeasured(id, { reason: "no answer" });
+      });
+    });
+  }
+
+  #reaches(id: number): boolean {
+    const { view } = this;
+    if (view === undefined) return false;
+    const other = this.#engine(view, id);
+    if (other === undefined || other.closed) return false;
+    const via = viaOf(view, id);
+    const relay = via === undefined ? undefined : this.#engine(view, via);
+    return (via === undefined || relay !== undefined) && this.#plane.reaches(this, other, relay);
   }
 
   close(): void {

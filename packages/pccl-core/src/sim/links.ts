@@ -82,6 +82,15 @@ export class DataPlane {
     });
   }
 
+  /** Whether `from` can dial `to`, over the relay if there is one. */
+  reaches(from: SimEngine, to: SimEngine, via: SimEngine | undefined): boolean {
+    const accepts = (a: SimEngine, b: SimEngine): boolean =>
+      !this.#refusals.has(`${a.host}>${b.host}`) && this.network.isOpenBothWays(a.host, b.host);
+    if (from.process.state !== "running" || to.process.state !== "running") return false;
+    if (via === undefined) return accepts(from, to);
+    return via.process.state === "running" && via.relays(from, to) && accepts(from, via) && accepts(via, to);
+  }
+
   /** Resets all lanes of the pair's link; they are dialled again. */
   resetLanes(a: string, b: string): boolean {
     const link = this.#links.get(hostPair(a, b));
@@ -226,12 +235,7 @@ export class DataPlane {
 
   /** One side that can dial is enough; a handshake needs both directions of the path. */
   #canDial(a: SimEngine, b: SimEngine, via: SimEngine | undefined): boolean {
-    const refuses = (from: SimEngine, to: SimEngine): boolean =>
-      this.#refusals.has(`${from.host}>${to.host}`) || !this.network.isOpenBothWays(from.host, to.host);
-    if (a.process.state !== "running" || b.process.state !== "running") return false;
-    if (via === undefined) return !refuses(a, b) || !refuses(b, a);
-    if (via.process.state !== "running" || !via.relays(a, b)) return false;
-    return (!refuses(a, via) && !refuses(via, b)) || (!refuses(b, via) && !refuses(via, a));
+    return this.reaches(a, b, via) || this.reaches(b, a, via);
   }
 }
 

@@ -235,6 +235,9 @@ export class SimPeer {
           this.#worker.after(0, () => this.#onEvent({ kind: "abort-answered", ...op, aborted }));
           break;
         }
+        case "engine-measure":
+          this.engine.measure(effect.measurementId, effect.target, this.#random);
+          break;
         case "notify":
           this.#onNotice(effect.notice);
           break;
@@ -261,6 +264,8 @@ export class SimPeer {
       case "installed":
         if (notice.view.joined.length > 0) invariants.onGrowth(this);
         return invariants.onInstalled(this, this.engine.view as EngineView);
+      case "sync-ended":
+        return this.user.onSyncEnded();
       case "sync-failed":
         return this.user.onSyncFailed(notice.error.code);
       case "ended":
@@ -286,6 +291,7 @@ export class SimPeer {
       },
       onStalled: ({ epoch, tag, seq, from, to }, missing) =>
         this.#onEvent({ kind: "stalled", epoch, tag, seq, from, to, missing }),
+      onMeasured: (measurementId, result) => this.#onEvent({ kind: "measured", measurementId, result }),
       onCalled: (op) => invariants.onOpCalled(this, op),
       onNotBegun: (op) => this.user.onOpEnded(op, op.code ?? "no code"),
       onSettled: (op: SimOp, view: EngineView) => {

@@ -19,6 +19,7 @@ export type OpResult =
 export type Call =
   | { readonly kind: "has-pending-peers" }
   | { readonly kind: "update-topology" }
+  | { readonly kind: "optimize-topology" }
   | {
       readonly kind: "sync";
       readonly revision: number;
@@ -40,7 +41,7 @@ export type Outcome =
 export type Program = Generator<Call, void, Outcome>;
 
 /** A call that a peer makes where the others make another one. */
-export type Deviation = "update-topology" | "sync";
+export type Deviation = "update-topology" | "optimize-topology" | "sync";
 
 export interface ProgramOptions {
   readonly random: Random;
@@ -112,15 +113,21 @@ function* deviate(deviation: Deviation | undefined, state: State): Generator<Cal
 }
 
 function* letPendingPeersIn(state: State): Generator<Call, Way, Outcome> {
-  if (yield* vote("has-pending-peers")) yield* vote("update-topology");
+  // All groups' peers have the same answer, and so come to the same next call.
+  if (yield* vote("has-pending-peers")) {
+    if ((yield* vote("optimize-topology")) !== undefined) yield* vote("update-topology");
+  }
   return { to: "sync", state };
 }
 
-function* vote(kind: "has-pending-peers" | "update-topology"): Generator<Call, boolean, Outcome> {
+type Vote = "has-pending-peers" | "update-topology" | "optimize-topology";
+
+/** Until it is answered; undefined when the peers are at different places. */
+function* vote(kind: Vote): Generator<Call, boolean | undefined, Outcome> {
   for (;;) {
     const outcome = yield { kind };
     if (outcome.kind === "answer") return outcome.value;
-    if (outcome.kind === "error" && outcome.code === ASTRAY) return false;
+    if (outcome.kind === "error" && outcome.code === ASTRAY) return undefined;
     if (outcome.kind !== "error" || !RETRIED.has(outcome.code)) {
       throw new Error(`${kind} ended with ${JSON.stringify(outcome)}`);
     }
@@ -137,8 +144,9 @@ function* syncUntilDone(
     if (outcome.kind !== "error") throw new Error(`sync ended with ${JSON.stringify(outcome)}`);
     // With the last holder gone, the first in the ring loads a checkpoint, as I7 allows.
     if (outcome.code === "ERR_PCCL_STATE_LOST") {
-      strategy = peers()[0] === peerId() ? "send-only" : "enforce-popular";
-    } else if (RETRIED.has(outcome.code) || outcome.code === ASTRAY) strategy = "enforce-popular";
+      strategy = peers()[0] === peerId() ? "seed" : "enforce-popular";
+    } else if (outcome.code === "ERR_PCCL_STATE_STRATEGY") strategy = "enforce-popular";
+    else if (RETRIED.has(outcome.code) || outcome.code === ASTRAY) strategy = "enforce-popular";
     else throw new Error(`sync failed with ${outcome.code}`);
   }
 }

@@ -200,6 +200,7 @@ const PEER_TAKES = [
   "sync-plan",
   "sync-complete",
   "topology-answer",
+  "measure",
 ];
 const COORDINATOR_TAKES = [
   "register",
@@ -208,6 +209,8 @@ const COORDINATOR_TAKES = [
   "ready",
   "ready",
   "topology-vote",
+  "optimize-vote",
+  "measured",
   "pending-vote",
   "sync-offer",
   "sync-done",
@@ -272,7 +275,7 @@ function drawQuirks(random: Random, hosts: readonly string[]): Quirk[] {
       kind: "deviate",
       host,
       nth: random.below(10),
-      to: random.pick(["update-topology", "sync"] as const) as Deviation,
+      to: random.pick(["update-topology", "optimize-topology", "sync"] as const) as Deviation,
     })),
     ...some(0.3, (host) => ({
       kind: "withdraw",

@@ -9,6 +9,9 @@ import type { CollectiveResult } from "../peer/collective-call.js";
 import type { Communicator } from "../peer/communicator.js";
 
 const COUNT = 8_192;
+/** Elements that have a scale in common, by default, and of one array. */
+const QUANTIZED_BLOCK = 256;
+const QUANTIZED_COUNT = 400_000;
 /** Each peer's sends and receives are in flight at once. */
 export const EXCHANGE_OPS_MAX: number = 2 * (FULLY_LINKED_MAX - 1);
 
@@ -43,6 +46,7 @@ export class Exchange {
     const barrier = await this.#again(() => this.#comm.barrier());
     // All members know how many they were there, and by now can only have become fewer.
     if (barrier !== undefined && barrier.worldSize <= FULLY_LINKED_MAX) {
+      await this.#quantized();
       await this.#allToAll();
       await this.#scatterAndGather();
       await this.#sendAndRecv();
@@ -84,6 +88,27 @@ export class Exchange {
       );
       const result = await this.#comm.broadcast(data, { root });
       this.#check("broadcast", data, (_, index) => this.#given(root, 2, index));
+      return result;
+    });
+  }
+
+  /**
+   * In place. Blocks of equal elements come through quantization as they are; the first two tell of whom the sum is,
+   * as it may be of another view than the one that it was called in.
+   */
+  async #quantized(): Promise<void> {
+    await this.#again(async () => {
+      const { peerId } = this.#comm;
+      const element = (count: number, ids: number, index: number): number => {
+        const block = Math.floor(index / QUANTIZED_BLOCK);
+        if (block < 2) return block === 0 ? count : ids;
+        return (block % 61) * ids + ((block + this.#step) % 211) * count;
+      };
+      const data = this.#filled(QUANTIZED_COUNT, (index) => element(1, peerId, index));
+      const result = await this.#comm.allReduce(data, undefined, { quantize: "u8" });
+      const ids = data[QUANTIZED_BLOCK] as number;
+      const sum: Element = (_, index) => element(result.worldSize, ids, index);
+      this.#check("quantized allReduce", data, sum, QUANTIZED_COUNT);
       return result;
     });
   }

@@ -160,6 +160,12 @@ export class EnginelessPeer {
         setImmediate(() => this.#step({ kind: "abort-answered", epoch, tag, seq, aborted: false }));
         return;
       }
+      case "engine-measure": {
+        const { measurementId } = effect;
+        const result = { reason: "this peer has no data plane" };
+        setImmediate(() => this.#step({ kind: "measured", measurementId, result }));
+        return;
+      }
       case "engine-install":
       case "engine-set-world":
         return;
@@ -187,6 +193,7 @@ export class EnginelessPeer {
         return this.#end(`${notice.error.code}: ${notice.error.message}`);
       case "installed":
       case "sync-failed":
+      case "sync-ended":
         return;
     }
   }

@@ -61,7 +61,7 @@ function isGone(pid: number): boolean {
 }
 
 const KEYS = [
-  ...["collective", "world", "bytes", "dtype", "op", "transport", "medianSeconds", "minSeconds"],
+  ...["collective", "world", "bytes", "dtype", "op", "quantize", "transport", "medianSeconds", "minSeconds"],
   ...["maxSeconds", "algbwGBps", "busbwGBps", "verified"],
 ];
 
@@ -158,6 +158,15 @@ describe("pccl bench", () => {
       results: [{ world: 3, bytes: 4_096, verified: true }],
     });
     expect(peers.filter(({ stderr }) => stderr.includes("rank 0 prints the results"))).toHaveLength(2);
+  });
+
+  it("measures what is sent quantized, once it is within its error and the same on all peers", async () => {
+    const args = ["all-reduce", "--world", "3", "--sizes", "1MiB", "--iterations", "3", "--quantize"];
+    const [result] = await new Bench(...args, "u8", "--json").results();
+    expect(result).toMatchObject({ bytes: 2 ** 20, dtype: "f32", quantize: "u8", verified: true });
+    for (const wrong of [["u4"], ["u8", "--dtype", "f64"], ["u8", "--op", "prod"]]) {
+      expect(await new Bench(...args, ...wrong).code()).toBe(2);
+    }
   });
 
   it("ends a run that it has joined when a peer leaves it, or a signal comes", async () => {

@@ -6,7 +6,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { COLLECTIVE_NAMES, COLLECTIVES, type CollectiveName } from "../../src/bench/collectives.js";
 import { REDUCE_OPS } from "../../src/bench/contributions.js";
-import { type BenchJob, WARM_UP_SECONDS_DEFAULT } from "../../src/bench/job.js";
+import type { BenchJob } from "../../src/bench/job.js";
 import { DTYPES } from "../../src/bench/pattern.js";
 import { makeWork, usableBytes, type Work } from "../../src/bench/work.js";
 import { LocalWorld } from "../e2e/local-world.js";
@@ -31,11 +31,12 @@ function jobOf(collective: CollectiveName, further: Partial<BenchJob> = {}): Ben
     sizesBytes: [BYTES],
     dtype: "f32",
     op: "sum",
+    quantize: undefined,
     place: COLLECTIVES[collective].places[0] as BenchJob["place"],
     transport: "auto",
     connectionsPerPeer: undefined,
     congestionControl: undefined,
-    warmUpSeconds: WARM_UP_SECONDS_DEFAULT,
+    warmUpSeconds: 0,
     iterations: undefined,
     skew: undefined,
     memory: "array",
@@ -93,6 +94,22 @@ describe.each(MOVING)("%s", (collective) => {
       const counts = silent === 0 || (collective !== "broadcast" && collective !== "scatter");
       expect(found.some((wrong) => wrong !== undefined)).toBe(counts);
     }
+  });
+});
+
+describe.each(["u8", "i8", "i4", "fp8", "bf16", "f16"] as const)("an all-reduce sent as %s", (quantize) => {
+  it("gives what is expected, with the same bits on all", async () => {
+    for (const op of ["sum", "avg", "max", "min"] as const) {
+      const works = worksOf(jobOf("all-reduce", { quantize, op }));
+      expect(await runOnce(works, () => true)).toEqual(RIGHT);
+      expect(new Set(works.map((work) => work.digest?.())).size).toBe(1);
+    }
+    expect(await runOnce(worksOf(jobOf("reduce-scatter", { quantize })), () => true)).toEqual(RIGHT);
+  });
+
+  it("is found wrong when a rank's data isn't what it should be", async () => {
+    const found = await runOnce(worksOf(jobOf("all-reduce", { quantize })), (rank) => rank !== 1);
+    expect(found.every((wrong) => wrong?.includes("further than"))).toBe(true);
   });
 });
 

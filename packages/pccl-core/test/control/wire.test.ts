@@ -46,8 +46,9 @@ function enveloped<M>(message: fc.Arbitrary<M>): fc.Arbitrary<Envelope<M>> {
 }
 const revision = uint(Number.MAX_SAFE_INTEGER);
 const state = fc.constantFrom("not-done", "done", "committed", "aborted");
-const strategy = fc.constantFrom("enforce-popular", "receive-only", "send-only");
+const strategy = fc.constantFrom("enforce-popular", "receive-only", "send-only", "seed");
 const name = fc.stringMatching(/^[\w./é]{1,40}$/);
+const amount = fc.double({ min: 0, noNaN: true, noDefaultInfinity: true }).map((value) => value + 0);
 const kind = <K extends string>(value: K): fc.Arbitrary<K> => fc.constant(value);
 
 const peerMessages: fc.Arbitrary<PeerMessage> = fc.oneof(
@@ -63,13 +64,30 @@ const peerMessages: fc.Arbitrary<PeerMessage> = fc.oneof(
   fc.record({ kind: kind("link-lost"), epoch, peerId, reason }),
   fc.record({ kind: kind("pending-vote"), requestId }),
   fc.record({ kind: kind("topology-vote"), requestId }),
+  fc.record({ kind: kind("optimize-vote"), requestId, maxAgeMs: amount }),
+  fc.record({ kind: kind("topology-query"), requestId }),
+  fc.record({
+    kind: kind("measured"),
+    measurementId: peerId,
+    result: fc.oneof(
+      fc.record({ txBytesPerSecond: amount, rxBytesPerSecond: amount, rttMs: amount }),
+      fc.record({ reason }),
+    ),
+  }),
   fc.record({
     kind: kind("sync-offer"),
     requestId,
     revision,
     strategy,
+    background: fc.boolean(),
     entries: fc.uniqueArray(
-      fc.record({ name, dtype: fc.constantFrom("f32", "i32"), count: revision, hash }),
+      fc.record({
+        name,
+        dtype: fc.constantFrom("f32", "i32"),
+        count: revision,
+        hash,
+        allowInequality: fc.boolean(),
+      }),
       {
         selector: (entry) => entry.name,
       },
@@ -113,15 +131,30 @@ const coordinatorMessages: fc.Arbitrary<CoordinatorMessage> = fc.oneof(
   }),
   about(fc.record({ kind: kind("abort-op"), missing: peerId })),
   fc.record({ kind: kind("pending-answer"), requestId, pending: fc.boolean() }),
+  fc.record({ kind: kind("measure"), measurementId: peerId, target: member }),
+  fc.record({
+    kind: kind("topology-info"),
+    requestId,
+    info: fc.record({
+      epoch,
+      ring: fc.record({ group, epoch, peerIds: fc.array(peerId), hosts: fc.array(group) }),
+      paths: fc.array(
+        fc.record({ from: peerId, to: peerId, bytesPerSecond: amount, rttMs: amount, ageMs: amount }),
+      ),
+    }),
+  }),
   fc.record({ kind: kind("topology-answer"), requestId, changed: fc.boolean() }),
   fc.record({
     kind: kind("sync-plan"),
     requestId,
     revision,
-    source: fc.option(member, { nil: undefined }),
+    sources: fc.array(fc.record({ member, complete: fc.boolean() }), { maxLength: 32 }),
+    share: fc.nat(10),
+    shares: fc.integer({ min: 11, max: 1_000 }),
     fetches: fc.array(fc.record({ name, hash })),
   }),
   fc.record({ kind: kind("sync-complete"), requestId, revision }),
+  fc.record({ kind: kind("sync-ended"), requestId, revision }),
   fc.record({ kind: kind("call-failed"), requestId, code: reason, message: reason }),
   fc.record({ kind: kind("removed"), reason }),
 ) as fc.Arbitrary<CoordinatorMessage>;

@@ -4,7 +4,7 @@ import type { WanMeasurement } from "./run.js";
 import { type CaseChoice, fits, type Goal, type Scenario } from "./scenario.js";
 
 export const WAN_HEADER: string =
-  "      size  dtype  conns  control  network                 median/s   bound/s  of bound  Mbit/s  of link  RTTs\n";
+  "      size  dtype       conns  control  network                 median/s   bound/s  of bound  Mbit/s  of link  RTTs\n";
 
 /** What went over the busiest link in one direction, by the median, in bits per second. */
 export function linkThroughput({ busbwGBps }: WanMeasurement): number {
@@ -12,12 +12,12 @@ export function linkThroughput({ busbwGBps }: WanMeasurement): number {
 }
 
 export function formatWanRow(measurement: WanMeasurement): string {
-  const { bytes, dtype, connections, congestionControl, network, medianSeconds } = measurement;
+  const { bytes, dtype, quantize, connections, congestionControl, network, medianSeconds } = measurement;
   const { boundSeconds, efficiency, linkBitsPerSecond, roundTripSeconds } = measurement;
   const throughput = linkThroughput(measurement);
   const columns = [
     formatSize(bytes).padStart(10),
-    dtype.padEnd(5),
+    (quantize === "none" ? dtype : `${dtype} as ${quantize}`).padEnd(10),
     String(connections).padStart(5),
     congestionControl.padEnd(7),
     network.padEnd(22),

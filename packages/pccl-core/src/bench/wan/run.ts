@@ -86,6 +86,7 @@ function jobOf({ collective, hosts, iterations, warmUpSeconds }: Scenario, choic
     sizesBytes: [choice.bytes],
     dtype: choice.dtype,
     op: "sum",
+    quantize: choice.quantize === "none" ? undefined : choice.quantize,
     place:
       collective === "all-reduce" || collective === "broadcast" || collective === "barrier" ? "in" : "out",
     transport: "auto",
@@ -120,6 +121,6 @@ function withBound(
   };
 }
 
-function describeChoice({ connections, congestionControl, dtype }: CaseChoice): string {
-  return `${connections} connections, ${congestionControl}, ${dtype}`;
+function describeChoice({ connections, congestionControl, dtype, quantize }: CaseChoice): string {
+  return `${connections} connections, ${congestionControl}, ${dtype}${quantize === "none" ? "" : ` as ${quantize}`}`;
 }

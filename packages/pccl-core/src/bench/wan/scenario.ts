@@ -2,6 +2,7 @@
 import { checkInteger, checkNumber, checkOneOf, checkOptions, describe } from "../../base/check.js";
 import { pcclError } from "../../base/errors.js";
 import { CONNECTIONS_PER_PEER_MAX } from "../../base/limits.js";
+import { QUANTIZED_FORMATS, type QuantizedFormat } from "../../peer/quantization.js";
 import type { DType } from "../../peer/tensor.js";
 import { COLLECTIVE_NAMES, type CollectiveName } from "../collectives.js";
 import { DTYPES } from "../pattern.js";
@@ -34,6 +35,8 @@ export interface CaseChoice {
   /** "default": what the system takes by itself. */
   readonly congestionControl: string;
   readonly dtype: DType;
+  /** What f32 elements are sent as; "none": as they are. */
+  readonly quantize: QuantizedFormat | "none";
   readonly bytes: number;
 }
 
@@ -72,13 +75,14 @@ export interface Scenario {
 type Fields = Readonly<Record<string, unknown>>;
 
 const LINK_KEYS = ["rate", "rtt", "delay", "loss", "queue", "jitter"] as const;
-const CHOICE_KEYS = ["connections", "congestionControl", "dtype", "size"] as const;
+const CHOICE_KEYS = ["connections", "congestionControl", "dtype", "quantize", "size"] as const;
+const QUANTIZE = ["none", ...QUANTIZED_FORMATS] as const;
 
 /** Throws ERR_PCCL_INVALID_ARGUMENT or ERR_PCCL_UNKNOWN_OPTION, naming the key. */
 export function parseScenario(text: string): Scenario {
   const file = fieldsOf("the scenario", parseJson(text), [
     ...["title", "hosts", "network", "links", "collective", "sizes", "connections", "congestionControl"],
-    ...["dtypes", "iterations", "warmUpSeconds", "goals"],
+    ...["dtypes", "quantize", "iterations", "warmUpSeconds", "goals"],
   ]);
   const hosts = checkInteger(CALL, "hosts", file["hosts"], 2, HOSTS_MAX);
   const sizes = listOf("sizes", file["sizes"]).flatMap((size) => parseSizes("sizes", textOf("sizes", size)));
@@ -89,10 +93,15 @@ export function parseScenario(text: string): Scenario {
   const dtypes = listOf("dtypes", file["dtypes"] ?? "f32").map((value) =>
     checkOneOf(CALL, "dtypes", value, DTYPES),
   );
+  const formats = listOf("quantize", file["quantize"] ?? "none").map((value) =>
+    checkOneOf(CALL, "quantize", value, QUANTIZE),
+  );
   const cases = sizes.flatMap((bytes) =>
     dtypes.flatMap((dtype) =>
-      controls.flatMap((congestionControl) =>
-        connections.map((each) => ({ bytes, dtype, congestionControl, connections: each })),
+      formats.flatMap((quantize) =>
+        controls.flatMap((congestionControl) =>
+          connections.map((each) => ({ bytes, dtype, quantize, congestionControl, connections: each })),
+        ),
       ),
     ),
   );
@@ -196,13 +205,14 @@ function goalOf(value: unknown): Goal {
 }
 
 function choiceOf(value: unknown): Partial<CaseChoice> {
-  const { connections, congestionControl, dtype, size } = fieldsOf("goals", value, CHOICE_KEYS);
+  const { connections, congestionControl, dtype, quantize, size } = fieldsOf("goals", value, CHOICE_KEYS);
   return {
     ...(connections !== undefined && { connections: connectionsOf(connections) }),
     ...(congestionControl !== undefined && {
       congestionControl: textOf("goals: congestionControl", congestionControl),
     }),
     ...(dtype !== undefined && { dtype: checkOneOf(CALL, "goals: dtype", dtype, DTYPES) }),
+    ...(quantize !== undefined && { quantize: checkOneOf(CALL, "goals: quantize", quantize, QUANTIZE) }),
     ...(size !== undefined && { bytes: parseSizes("goals: size", textOf("goals: size", size))[0] as number }),
   };
 }

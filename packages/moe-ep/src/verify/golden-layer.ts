@@ -1,14 +1,18 @@
-/** The golden layers that lie beside the repository, as this package's routers and experts take them. */
-import { type ExpertFormat, Router } from "@pccl/moe-ep";
-import { goldenPath } from "./shared.js";
+/** Layers with their results and gradients, computed elsewhere in double precision, as this package's layers take them. */
+import { pcclError } from "@pccl/core/base";
+import type { ExpertFormat } from "../experts/experts.js";
+import { Router, type RouterOptions } from "../routing/router.js";
 import { readSafeTensors, type SafeTensors } from "./safetensors.js";
 
 export interface GoldenLayer extends SafeTensors {
   readonly isDeepSeek: boolean;
   readonly router: Router;
+  readonly routerOptions: RouterOptions;
   readonly format: ExpertFormat;
   /** By how much single precision may be off, per tensor: another order of sums is off by a few times the stored error. */
   readonly allowed: (name: string) => number;
+  /** A tensor of experts by this package's name, and the files'. */
+  readonly theirName: (name: string) => string;
   /** The tensors of one expert, by the names of this package; `prefix` is grad_ for gradients. */
   readonly expert: (index: number, prefix?: "" | "grad_") => Record<string, Float32Array>;
   /** Of DeepSeek-V3: the expert that every token goes to. */
@@ -26,17 +30,19 @@ const GPT_OSS = {
   downBias: "down_proj_bias",
 };
 
-function routerOf({ metadata, f32 }: SafeTensors): Router {
+function routerOptionsOf(path: string, { metadata, f32 }: SafeTensors): RouterOptions {
   const { kind, E, K } = metadata as { kind: string; E: string; K: string };
   const common = { experts: Number(E), topK: Number(K) };
   const options = JSON.parse(metadata.opts as string) as Record<string, number | boolean | undefined>;
-  if (kind === "gpt_oss") return new Router({ ...common, kind: "gpt-oss" });
-  if (kind === "mixtral") return new Router({ ...common, kind });
+  if (kind === "gpt_oss") return { ...common, kind: "gpt-oss" };
+  if (kind === "mixtral") return { ...common, kind };
   if (kind === "qwen3_moe") {
-    return new Router({ ...common, kind: "qwen3-moe", renormalize: (options.renorm ?? true) as boolean });
+    return { ...common, kind: "qwen3-moe", renormalize: (options.renorm ?? true) as boolean };
   }
-  if (kind !== "deepseek_v3") throw new Error(`unknown kind ${kind}`);
-  return new Router({
+  if (kind !== "deepseek_v3") {
+    throw pcclError("ERR_PCCL_INVALID_ARGUMENT", `${path}: there is no layer of kind "${kind}"`);
+  }
+  return {
     ...common,
     kind: "deepseek-v3",
     correction: f32("e_score_correction_bias"),
@@ -45,11 +51,12 @@ function routerOf({ metadata, f32 }: SafeTensors): Router {
     scale: Number(options.scale ?? 2.5),
     renormalize: (options.norm ?? true) as boolean,
     maskedScore: Number(options.mask_value ?? 0),
-  });
+  };
 }
 
-export function readGoldenLayer(file: string): GoldenLayer {
-  const tensors = readSafeTensors(goldenPath(`moe/${file}`));
+export function readGoldenLayer(path: string): GoldenLayer {
+  const tensors = readSafeTensors(path);
+  const routerOptions = routerOptionsOf(path, tensors);
   const { metadata, f32 } = tensors;
   const errors = JSON.parse(metadata.fp32_max_abs_err as string) as Record<string, number>;
   const isGptOss = metadata.kind === "gpt_oss";
@@ -58,7 +65,8 @@ export function readGoldenLayer(file: string): GoldenLayer {
   return {
     ...tensors,
     isDeepSeek: metadata.kind === "deepseek_v3",
-    router: routerOf(tensors),
+    router: new Router(routerOptions),
+    routerOptions,
     format: {
       kind: isGptOss ? "gpt-oss" : "swiglu",
       dtype: "f32",
@@ -66,6 +74,7 @@ export function readGoldenLayer(file: string): GoldenLayer {
       ffnSize: Number(metadata.H),
     },
     allowed: (name) => FEW * (errors[name] as number),
+    theirName: (name) => (isGptOss ? GPT_OSS : SWIGLU)[name as never],
     expert: (index, prefix = "") =>
       Object.fromEntries(
         names.map(([name, theirs]) => {
@@ -79,14 +88,14 @@ export function readGoldenLayer(file: string): GoldenLayer {
   };
 }
 
-/** By how much the worst element is off; NaN if one is. */
+/** By how much the worst element is off; NaN if one is, or if there are fewer or more. */
 export function worstDifference(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
-  if (actual.length !== expected.length) throw new Error(`${actual.length} numbers, not ${expected.length}`);
+  if (actual.length !== expected.length) return Number.NaN;
   let worst = 0;
   for (let i = 0; i < expected.length; i++) {
     const difference = Math.abs((actual[i] as number) - (expected[i] as number));
-    // A NaN is the worst.
-    if (!(difference <= worst)) worst = difference;
+    if (Number.isNaN(difference)) return difference;
+    if (difference > worst) worst = difference;
   }
   return worst;
 }
