@@ -13,9 +13,9 @@ using namespace std::chrono_literals;
 constexpr auto local_network_round_trip = 4ms;
 constexpr std::uint32_t local_network_max = 4;
 // Linux bounds a connection's send buffer by 4 MiB, and thus what it carries by about 3.5 MB per round trip; at the
-// start there are as many as carry 1 Gbit/s then. More than are needed do harm: the slower each one is, the longer a
-// chunk takes on its way.
-constexpr auto round_trip_per_connection = 25ms;
+// start there are as many as carry 1 Gbit/s then, and as many again, as none of them is ever quite up to speed. More
+// than are needed do harm: the slower each one is, the longer a chunk takes on its way.
+constexpr auto round_trip_per_connection = 12500us;
 constexpr std::uint32_t start_max = 8;
 // A start of congestion control takes about as many round trips, and so does a cycle of BBR's.
 constexpr int settling_round_trips = 10;
