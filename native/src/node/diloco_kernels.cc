@@ -131,9 +131,9 @@ Napi::Value digest(const Napi::CallbackInfo& info) {
     const auto work = [parts, to = static_cast<std::byte*>(into.data)](moe::RoutedWorkspace&,
                                                                         const std::atomic<bool>& stopped) {
       for (std::size_t i = 0; i < parts.size(); ++i) {
-        const std::optional<Hash128> hash = xxh3_128(parts[i].data(), parts[i].size(), stopped);
-        if (!hash) return;
-        std::memcpy(to + i * sizeof(Hash128), hash->data(), sizeof(Hash128));
+        if (stopped) return;
+        const Hash128 hash = xxh3_128(parts[i].data(), parts[i].size());
+        std::memcpy(to + i * sizeof(Hash128), hash.data(), sizeof(Hash128));
       }
     };
     return ExpertThread::of(env).start(env, call, std::move(lease), work);
