@@ -50,7 +50,8 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
       NODE,
     ],
   },
-  { folder: `${CORE}/diloco`, mayUse: [`${CORE}/peer`, `${CORE}/base`] },
+  { folder: `${CORE}/diloco`, mayUse: [`${CORE}/peer`, `${CORE}/base`, "@pccl/bindings", NODE] },
+  { folder: `${CORE}/adapters`, mayUse: [`${CORE}/diloco`, `${CORE}/base`] },
   { folder: `${CORE}/testing`, mayUse: [`${CORE}/control`, `${CORE}/membership`, `${CORE}/base`, NODE] },
   { folder: `${CORE}/process`, mayUse: [NODE] },
   {
@@ -163,6 +164,16 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
     ],
   },
   { folder: "examples/diloco-language-model/src", mayUse: [...PUBLIC_CORE, "@jax-js/jax", NODE] },
+  {
+    folder: "examples/diloco-mnist/src",
+    mayUse: [
+      ...PUBLIC_CORE,
+      ...["chart", "child", "gate", "progress", "random", "worker-process"].map(
+        (part) => `@pccl/example-diloco-language-model/${part}`,
+      ),
+      NODE,
+    ],
+  },
   { folder: "bench/src", mayUse: [...PUBLIC_CORE, "@pccl/moe-ep", CORE_TESTING, "tinybench", NODE] },
 ];
 
@@ -188,10 +199,11 @@ export const NATIVE_LAYERS: readonly Layer[] = [
   nativeLayer("collective", ["reduce", "quantize", "hash", "transport", "base"]),
   nativeLayer("state", ["hash", "transport", "base"]),
   nativeLayer("probe", ["transport", "base"]),
+  nativeLayer("diloco", ["quantize", "base"]),
   nativeLayer("gemm", ["base"]),
   nativeLayer("moe", ["gemm", "base"]),
   nativeLayer("engine", ["collective", "state", "probe", "reduce", "hash", "transport", "base"]),
-  nativeLayer("node", ["engine", "quantize", "moe", "base"], JAVASCRIPT_HEADERS),
+  nativeLayer("node", ["engine", "quantize", "moe", "diloco", "hash", "base"], JAVASCRIPT_HEADERS),
 ];
 
 /** Blanks comments and leaves strings alone, which may hold what looks like one. */

@@ -44,10 +44,23 @@ TEST(EngineOptions, OutOfRange) {
   const auto refused = [](std::uint32_t connections, std::uint32_t ops) {
     return refusal([&] { Engine::create({.connections_per_peer = connections, .ops_in_flight_max = ops}); });
   };
-  for (const auto& [connections, ops] : {std::pair{0u, 1u}, {65u, 1u}, {1u, 0u}, {1u, 257u}}) {
+  for (const auto& [connections, ops] : {std::pair{65u, 1u}, {1u, 0u}, {1u, 257u}}) {
     EXPECT_EQ(refused(connections, ops), ErrorCode::invalid_argument);
   }
   EXPECT_FALSE(refused(64, 256));
+  EXPECT_FALSE(refused(0, 256));
+}
+
+TEST(EngineOptions, ACongestionControlThatTheSystemHasnt) {
+  try {
+    Engine::create({.congestion_control = "no-such-control"});
+    FAIL();
+  } catch (const EngineError& error) {
+    EXPECT_EQ(error.error().code, ErrorCode::invalid_argument);
+    EXPECT_NE(error.error().message.find("this system has"), std::string::npos) << error.error().message;
+  }
+  // Reno is in every kernel, and everybody may use it.
+  EXPECT_NO_THROW(Engine::create({.congestion_control = "reno"})->close());
 }
 
 TEST_F(Arguments, BuffersAndTagsInUse) {
@@ -68,10 +81,6 @@ TEST_F(Arguments, ExportsMayBeReadButNotWritten) {
   EXPECT_FALSE(refusal([&] { cluster_[0].export_state({{"again", a_.data(), 128}}); }));
   EXPECT_FALSE(exported.second.get().error);
   EXPECT_EQ(refused({a_.data(), a_.data(), 8}), ErrorCode::buffer_in_use);
-  EXPECT_EQ(refusal([&] {
-              cluster_[0].fetch_state(cluster_[1].member(), {{"a", {}, a_.data(), 64}});
-            }),
-            ErrorCode::buffer_in_use);
 }
 
 TEST_F(Arguments, TooManyOps) {
@@ -91,12 +100,25 @@ TEST_F(Arguments, BadStateCalls) {
   EXPECT_EQ(refusal([&] { cluster_[0].export_state({{"", a_.data(), 4}}); }), bad);
   EXPECT_EQ(refusal([&] { cluster_[0].export_state({{std::string(5000, 'n'), a_.data(), 4}}); }), bad);
   EXPECT_EQ(refusal([&] { cluster_[0].export_state({{"a", nullptr, 4}}); }), bad);
-  EXPECT_EQ(refusal([&] { cluster_[0].fetch_state(source, {}); }), bad);
-  EXPECT_EQ(refusal([&] { cluster_[0].fetch_state({1, "", 0}, {{"a", {}, a_.data(), 4}}); }), bad);
-  EXPECT_EQ(refusal([&] {
-              cluster_[0].fetch_state(source, {{"a", {}, a_.data(), 8}, {"b", {}, a_.data() + 1, 4}});
-            }),
-            bad);
+  const auto exported = cluster_[0].export_state({{"a", a_.data(), 256}, {"none", nullptr, 0}});
+  ASSERT_FALSE(exported.second.get().error);
+  const StateFetchCall good{.export_id = exported.first, .targets = {{0, {}}}, .sources = {{source}}};
+  const auto refused = [&](const std::function<void(StateFetchCall&)>& edit) {
+    StateFetchCall call = good;
+    edit(call);
+    return refusal([&] { cluster_[0].fetch_state(call); });
+  };
+  EXPECT_EQ(refused([](auto& call) { call.targets.clear(); }), bad);
+  EXPECT_EQ(refused([](auto& call) { call.targets = {{2, {}}}; }), bad);
+  EXPECT_EQ(refused([](auto& call) { call.targets = {{1, {}}}; }), bad);
+  EXPECT_EQ(refused([](auto& call) { call.targets = {{0, {}}, {0, {}}}; }), bad);
+  EXPECT_EQ(refused([](auto& call) { call.sources.clear(); }), bad);
+  EXPECT_EQ(refused([](auto& call) { call.sources.resize(65, call.sources[0]); }), bad);
+  EXPECT_EQ(refused([](auto& call) { call.sources[0].member = {1, "", 0}; }), bad);
+  EXPECT_EQ(refused([](auto& call) { call.share = 1; }), bad);
+  EXPECT_EQ(refused([](auto& call) { call.export_id = 1234; }), bad);
+  EXPECT_EQ(refusal([&] { cluster_[0].commit_state(1234); }), bad);
+  EXPECT_EQ(refusal([&] { cluster_[0].engine->changed_tensor(1234); }), bad);
   EXPECT_EQ(refusal([&] { cluster_[0].engine->hashes(1234); }), bad);
   EXPECT_EQ(refusal([&] { cluster_[0].engine->release_state(1234); }), bad);
 }
@@ -107,7 +129,7 @@ TEST(ArgumentsEarly, NothingIsInstalledYet) {
   float value = 0;
   EXPECT_EQ(refusal([&] { engine->start(AllReduce{&value, &value, 1}.call(), nullptr); }), ErrorCode::not_installed);
   EXPECT_EQ(refusal([&] {
-              engine->fetch_state({1, "127.0.0.1", 9}, {{"a", {}, &value, 4}}, nullptr);
+              engine->fetch_state({.export_id = 1, .targets = {{0, {}}}, .sources = {{{1, "127.0.0.1", 9}}}}, nullptr);
             }),
             ErrorCode::not_installed);
   EXPECT_FALSE(engine->cancel(1));

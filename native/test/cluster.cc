@@ -29,19 +29,24 @@ PendingOp Peer::export_state(std::vector<ExportTensor> tensors) {
           result};
 }
 
-PendingOp Peer::fetch_state(const Member& source, std::vector<FetchTensor> tensors) {
+PendingOp Peer::fetch_state(StateFetchCall call) {
   Awaited<OpResult> result;
   const auto callback = [result](OpId, const OpResult& value) { result.set(value); };
-  return {engine->fetch_state(source, std::move(tensors), callback), result};
+  return {engine->fetch_state(std::move(call), callback), result};
 }
 
-Awaited<ProbeResult> Peer::probe(std::uint64_t probe_id, const Member& target) {
+PendingOp Peer::commit_state(OpId export_id) {
+  Awaited<OpResult> result;
+  return {engine->commit_state(export_id, [result](OpId, const OpResult& value) { result.set(value); }), result};
+}
+
+Awaited<ProbeResult> Peer::probe(std::uint64_t probe_id, const Member& target, ProbeDirection direction) {
   Awaited<ProbeResult> result;
   {
     const std::lock_guard lock(mutex);
     probed[probe_id] = result;
   }
-  engine->probe(probe_id, target);
+  engine->probe(probe_id, target, direction);
   return result;
 }
 

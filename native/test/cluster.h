@@ -85,8 +85,10 @@ struct Peer {
   PendingOp start(const CollectiveCall& call);
   PendingOp all_reduce(const AllReduce& call) { return start(call.call()); }
   PendingOp export_state(std::vector<ExportTensor> tensors);
-  Awaited<ProbeResult> probe(std::uint64_t probe_id, const Member& target);
-  PendingOp fetch_state(const Member& source, std::vector<FetchTensor> tensors);
+  PendingOp fetch_state(StateFetchCall call);
+  PendingOp commit_state(OpId export_id);
+  Awaited<ProbeResult> probe(std::uint64_t probe_id, const Member& target,
+                             ProbeDirection direction = ProbeDirection::send);
 };
 
 // What the engines of a Cluster use, unless it says otherwise.

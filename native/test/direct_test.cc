@@ -46,7 +46,8 @@ bool shares_a_host(const Layout& hosts) {
 
 Algorithm algorithm_for(const Layout& hosts) {
   if (hosts.size() == 1) return Algorithm::alone;
-  if (!shares_a_host(hosts)) return Algorithm::ring;
+  // Two are faster through their lane.
+  if (!shares_a_host(hosts) || hosts.size() == 2) return Algorithm::ring;
   return std::count(hosts.begin(), hosts.end(), hosts[0]) == static_cast<std::ptrdiff_t>(hosts.size())
              ? Algorithm::direct
              : Algorithm::hierarchical;

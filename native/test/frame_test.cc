@@ -57,6 +57,7 @@ std::vector<Frame> samples() {
       {6, {1, 1}, AbortBody{{ErrorCode::peer_lost, 42, {}}}, 5},
       {0, {}, AckBody{7, UINT64_MAX}},
       {0, {}, OverBody{63, UINT64_MAX, 9}, 5},
+      {0, {}, LanesBody{64}, 6},
   };
 }
 
@@ -107,6 +108,10 @@ TEST(Frame, RefusesValuesOutOfRange) {
       {0, {}, OverBody{64, 1, 1}, 1},
       {1, {}, OverBody{0, 1, 1}, 1},
       {0, {}, OverBody{0, 1, 1}},
+      {0, {}, LanesBody{0}, 1},
+      {0, {}, LanesBody{65}, 1},
+      {0, {}, LanesBody{1}},
+      {1, {}, LanesBody{1}, 1},
   };
   for (const Frame& frame : wrong) {
     std::string error;
@@ -208,22 +213,36 @@ TEST(Handshake, SurvivesAnyBytes) {
 }
 
 TEST(StateWire, SurvivesAnyBytes) {
-  std::vector<std::uint8_t> request;
-  state_wire::append_request({"layer.0/weight", {9, 8, 7}, 1234}, request);
+  using state_wire::Kind;
   std::mt19937_64 random(5);
-  for (int i = 0; i < 50'000; ++i) {
-    auto bytes = request;
-    bytes[random() % bytes.size()] ^= static_cast<std::uint8_t>(1u << (random() % 8));
-    const std::span<const std::uint8_t, state_wire::request_header_bytes> header(bytes.data(),
-                                                                                 state_wire::request_header_bytes);
-    const auto size = state_wire::request_bytes(header);
-    if (!size || *size > bytes.size()) continue;
-    ASSERT_LE(*size, state_wire::request_bytes_max);
-    std::vector<std::uint8_t> again;
-    state_wire::append_request(state_wire::decode_request(std::span(bytes).first(*size)), again);
-    bytes.resize(*size);
-    ASSERT_EQ(again, bytes);
+  int accepted = 0;
+  for (int i = 0; i < 200'000; ++i) {
+    const auto kind = static_cast<Kind>(1 + random() % 6);
+    const std::uint64_t tensor = std::uint64_t{3} * limits::state_leaf_bytes + 7;
+    auto bytes = state_wire::encode_request({kind, kind == Kind::lend ? 0u : 1u, 0, tensor, {9, 8, 7}});
+    for (std::uint64_t flips = random() % 3; flips > 0; --flips) {
+      bytes[random() % bytes.size()] ^= static_cast<std::uint8_t>(1u << (random() % 8));
+    }
+    const auto request = state_wire::decode_request(bytes);
+    if (!request) continue;
+    ++accepted;
+    ASSERT_EQ(state_wire::encode_request(*request), bytes);
+    // Whatever passes lies within the tensor, and its answer is bounded.
+    ASSERT_LE(request->first + request->count, leaf_count(request->bytes));
+    ASSERT_LE(request->answer_bytes(), limits::state_request_hashes_max * sizeof(Hash128));
   }
+  EXPECT_GT(accepted, 50'000);
+}
+
+TEST(StateWire, AnAnswerMustFitItsQuestion) {
+  using state_wire::Status;
+  const state_wire::Request request{state_wire::Kind::data, 2, 1, 3 * limits::state_leaf_bytes, {}};
+  const std::uint64_t right = 2 * limits::state_leaf_bytes;
+  EXPECT_TRUE(state_wire::decode_reply(state_wire::encode_reply({Status::found, right}), request));
+  EXPECT_TRUE(state_wire::decode_reply(state_wire::encode_reply({Status::unknown, 0}), request));
+  EXPECT_FALSE(state_wire::decode_reply(state_wire::encode_reply({Status::found, right + 1}), request));
+  EXPECT_FALSE(state_wire::decode_reply(state_wire::encode_reply({Status::unknown, right}), request));
+  EXPECT_FALSE(state_wire::decode_reply(state_wire::encode_reply({static_cast<Status>(2), 0}), request));
 }
 
 }  // namespace

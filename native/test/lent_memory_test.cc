@@ -1,5 +1,5 @@
 // Goal: memory of another process is read as it is while it is lent, and never taken for lent afterwards.
-#include "collective/lent_memory.h"
+#include "transport/lent_memory.h"
 
 #include <gtest/gtest.h>
 #include <sys/wait.h>

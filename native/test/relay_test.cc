@@ -48,13 +48,16 @@ TEST(Relay, ForwardsLinksAndState) {
     std::vector<double> state(500'000, 2.5), fetched(500'000);
     const auto exported = cluster[0].export_state({{"w", state.data(), state.size() * sizeof(double)}});
     ASSERT_FALSE(exported.second.get().error);
-    Member source = cluster[0].member();
-    source.port = cluster[2].engine->port();
-    source.via = cluster[2].id;
+    const auto wanted = cluster[1].export_state({{"w", fetched.data(), fetched.size() * sizeof(double)}});
+    ASSERT_FALSE(wanted.second.get().error);
     const auto hash = cluster[0].engine->hashes(exported.first)[0];
-    const auto fetch = cluster[1].fetch_state(source, {{"w", hash, fetched.data(), fetched.size() * sizeof(double)}});
+    // Where to dial for it, the view says.
+    const auto fetch = cluster[1].fetch_state({.export_id = wanted.first,
+                                               .targets = {{.tensor = 0, .root = hash}},
+                                               .sources = {{.member = cluster[0].member()}}});
     const auto result = fetch.second.get();
     ASSERT_FALSE(result.error) << result.error->message;
+    ASSERT_FALSE(cluster[1].commit_state(wanted.first).second.get().error);
     EXPECT_EQ(fetched, state);
     for (std::size_t rank = 0; rank < 3; ++rank) EXPECT_EQ(cluster[rank].lost.count(), 0u);
   }

@@ -1,7 +1,6 @@
 /** One peer, in a process of its own: this is what a user's training script looks like. */
-import { createHash } from "node:crypto";
 import { connect } from "@pccl/core";
-import { DiLoCo } from "@pccl/core/diloco";
+import { Diloco } from "@pccl/core/diloco";
 import { readConfig, orphaned, tell } from "./child.js";
 import { Gate } from "./gate.js";
 import type { PeerCommand, PeerConfig, PeerMessage } from "./messages.js";
@@ -29,11 +28,13 @@ async function train(): Promise<void> {
     signal,
     onPending: (peerId) => report({ kind: "pending", peerId }),
   });
-  const diloco = await DiLoCo.join(communicator, {
+  const diloco = new Diloco({
+    communicator,
     parameters: trainer.arena,
     innerSteps: config.innerSteps,
     signal,
   });
+  await diloco.join();
   // All peers hold the same parameters now, so each measures its share of the held-out text.
   const heldOut = (): Promise<[number, number][]> =>
     trainer.heldOutLosses(communicator.rank, communicator.groupWorldSize);
@@ -45,7 +46,7 @@ async function train(): Promise<void> {
     index,
     worldSize,
     epoch,
-    digest: digestOf(diloco),
+    digest: diloco.digest,
     heldOut: await heldOut(),
   });
 
@@ -53,10 +54,11 @@ async function train(): Promise<void> {
   while (diloco.index < config.outerSteps) {
     await gate.passed(diloco.index + 1);
     for (let done = 1; ; done++) {
+      await diloco.beginStep();
       const loss = await trainer.innerStep();
-      const step = await diloco.step({ loss });
+      const step = await diloco.endStep({ loss });
       if (step !== undefined) {
-        report({ kind: "outer", step, digest: digestOf(diloco), heldOut: await heldOut() });
+        report({ kind: "outer", step, digest: diloco.digest, heldOut: await heldOut() });
         break;
       }
       if (performance.now() - lastSign > 1000) {
@@ -65,11 +67,6 @@ async function train(): Promise<void> {
       }
     }
   }
-}
-
-/** One hash for everything that has to be equal: the hashes of all parameters and their momentum. */
-function digestOf(diloco: DiLoCo): string {
-  return createHash("sha256").update(JSON.stringify(diloco.hashes)).digest("hex").slice(0, 16);
 }
 
 function report(message: PeerMessage): void {

@@ -72,7 +72,7 @@ enum class ErrorCode : std::uint8_t {
   peer_lost,            // aborted by a change of membership or links; retry
   cancelled,            // withdrawn by a member's caller
   closed,               // the engine was closed
-  state_fetch_failed,   // the source is gone, or its bytes don't have the announced hash
+  state_fetch_failed,   // no source is left that could give all that is wanted
   internal,             // a rule of the engine or of a peer's was broken: a bug
   io,                   // the system refused a port, or what an engine needs to begin
   out_of_memory,        // the system has no memory for what a call needs
@@ -153,11 +153,12 @@ struct OpResult {
   std::optional<Error> error;
   std::uint32_t world_size = 0;  // members of the group that a collective ended in
   Epoch epoch = 0;               // of the view in which a collective ended
-  std::uint64_t tx_bytes = 0;    // of this op's data on the links, headers included; of a fetch: its requests
-  std::uint64_t rx_bytes = 0;    // likewise; of a fetch: the tensors' bytes
+  std::uint64_t tx_bytes = 0;    // of this op's data on the links, headers included; of a commit: what was served
+  std::uint64_t rx_bytes = 0;    // likewise; of a fetch: all that came, hashes included
   double seconds = 0;            // from the call on
   Algorithm algorithm = Algorithm::alone;
   Transport transport = Transport::none;
+  std::vector<PeerId> sources = {};  // of a fetch: who gave anything
 };
 using OpCallback = std::function<void(OpId, const OpResult&)>;
 
@@ -205,15 +206,30 @@ using Hash128 = std::array<std::uint8_t, 16>;  // XXH3-128, canonical byte order
 
 struct ExportTensor {
   std::string name;
-  const void* data = nullptr;
+  void* data = nullptr;  // written by commit_state alone
   std::uint64_t bytes = 0;
 };
 
-struct FetchTensor {
-  std::string name;
-  Hash128 hash{};
-  void* into = nullptr;
-  std::uint64_t bytes = 0;
+// A tensor of an export, and what it is to become: the root of a hash tree (docs/protocol.md, shared state).
+struct StateTarget {
+  std::uint32_t tensor = 0;
+  Hash128 root{};
+};
+
+// A member that exports what is wanted: all of it, or as much as it has fetched so far itself.
+struct StateSource {
+  Member member;
+  bool complete = true;
+};
+
+struct StateFetchCall {
+  OpId export_id = 0;
+  std::vector<StateTarget> targets;  // each tensor once
+  std::vector<StateSource> sources;
+  // Of `shares` members that fetch the same at once this is number `share`: each begins somewhere else, so that they
+  // can give each other what they have.
+  std::uint32_t share = 0;
+  std::uint32_t shares = 1;
 };
 
 struct LinkFailure {
@@ -229,13 +245,15 @@ struct StalledOp {
   std::vector<PeerId> missing;
 };
 
-// What a path to another peer carries, streamed in both directions at once.
+// Of the peer that probes.
+enum class ProbeDirection : std::uint8_t { send, receive };
+
+// What the path from one peer to another carries.
 struct ProbeResult {
   std::string error = {};  // why there is nothing to tell; empty: there is
-  double tx_bytes_per_second = 0;
-  double rx_bytes_per_second = 0;
+  double bytes_per_second = 0;
   double round_trip_seconds = 0;
-  std::uint64_t bytes = 0;  // sent and received to find out
+  std::uint64_t bytes = 0;  // streamed to find out
   double seconds = 0;       // that it took
 };
 
@@ -301,16 +319,27 @@ class Engine {
   // late, or `id` is no collective in flight.
   virtual bool cancel(OpId id) = 0;
 
-  // Hashes the tensors on a background thread, then calls back; from then on peers of the view can fetch them. The
-  // memory may be read, also by other exports, but not written until release_state.
+  // Shared state, in three steps. The memory may be read meanwhile, also by other exports, but not written: what
+  // changed nevertheless is found out when somebody fetches it.
+  //
+  // 1. Hashes the tensors on background threads, then calls back; from then on peers of the view can fetch them, until
+  // commit_state or release_state.
   virtual OpId export_state(std::vector<ExportTensor> tensors, OpCallback callback) = 0;
-  // In the order of the tensors. Throws invalid_argument before the hashing has ended.
+  // The roots of the tensors' hash trees, in order. Throws invalid_argument before the hashing has ended.
   virtual std::vector<Hash128> hashes(OpId export_id) const = 0;
-  // Ends an export, transfers from it too; when it returns nothing reads the memory. Returns the bytes served.
+  // 2. Fetches what of the targets differs from the export, from all sources at once, into memory of the engine's own,
+  // and verifies it; the tensors don't change. Once per export. It ends with state_fetch_failed when no source is left
+  // that could give the rest; what has come is kept for the next fetch with the same names and sizes. Throws
+  // not_installed before there is a view.
+  virtual OpId fetch_state(StateFetchCall call, OpCallback callback) = 0;
+  // 3. Ends the export, and writes what was fetched to its tensors, if that was complete. The memory is free when it
+  // calls back. Throws invalid_argument while a fetch is in flight.
+  virtual OpId commit_state(OpId export_id, OpCallback callback) = 0;
+  // Or ends an export, its fetch and transfers from it without a change; when it returns nothing reads the memory, and
+  // it is as before. Returns the bytes served.
   virtual std::uint64_t release_state(OpId export_id) = 0;
-  // Fetches tensors that `source` exports under these names, sizes and hashes, and verifies them. After
-  // state_fetch_failed the memory holds anything.
-  virtual OpId fetch_state(const Member& source, std::vector<FetchTensor> tensors, OpCallback callback) = 0;
+  // A tensor of the export that was found written to while others fetched it; empty: none.
+  virtual std::string changed_tensor(OpId export_id) const = 0;
 
   // {} detaches: when it returns, no callback of before runs any more.
   virtual void set_control(ControlCallbacks callbacks) = 0;
@@ -328,10 +357,10 @@ class Engine {
   // all members with call_mismatch.
   virtual bool abort_if_missing(Epoch epoch, const OpKey& key, PeerId peer) = 0;
 
-  // Measures the path to `target`, another member of the installed view, over connections of its own; `probed` follows.
-  // Throws invalid_argument for a member without host or port and for an `id` that is under way, not_installed before
+  // Measures the path to, or from, `target`, another member of the installed view, over connections of its own; `probed`
+  // follows. Throws invalid_argument for a member without host or port and for an `id` that is under way, not_installed before
   // the first view.
-  virtual void probe(std::uint64_t id, const Member& target) = 0;
+  virtual void probe(std::uint64_t id, const Member& target, ProbeDirection direction) = 0;
 
   // Ends every op (code closed, buffers restored), links, listener and threads; returns when all are gone and no
   // callback will run any more. Idempotent.

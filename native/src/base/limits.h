@@ -11,6 +11,8 @@ using namespace std::chrono_literals;
 
 inline constexpr std::uint32_t ops_in_flight_max = 256;
 inline constexpr std::uint32_t connections_per_peer_max = 64;
+// The most that a link takes by itself.
+inline constexpr std::uint32_t adaptive_connections_max = 32;
 inline constexpr std::uint32_t silence_ms_min = 500;
 inline constexpr std::uint32_t silence_ms_max = 600'000;
 inline constexpr std::size_t group_size_max = 65536;
@@ -43,6 +45,9 @@ inline constexpr std::size_t link_turn_bytes = 512 * 1024;
 inline constexpr std::size_t direct_copy_bytes = 1024 * 1024;
 inline constexpr std::size_t direct_piece_bytes = 256 * 1024;
 inline constexpr std::size_t shm_ring_bytes = 512 * 1024;
+// What the system may hold of a lane over TCP beyond what is on its way: what has been written can't go over another
+// lane, and what is urgent waits behind it. On a machine, and in a local network, there is no such limit.
+inline constexpr int lane_unsent_bytes_max = 512 * 1024;
 // Of an op that its caller's thread drives.
 inline constexpr std::size_t driven_bytes_max = 64 * 1024;
 // Numbered frames that a peer leaves unacknowledged before its link counts as broken.
@@ -75,8 +80,30 @@ inline constexpr std::size_t relay_buffer_bytes = 64 * 1024;
 
 inline constexpr std::size_t tensor_name_bytes_max = 4096;
 inline constexpr std::size_t state_tensors_max = std::size_t{1} << 20;
+// Part of the format: what the hashes of shared state are about, and what of it is sent and verified as a whole.
+inline constexpr std::size_t state_leaf_bytes = 64 * 1024;
+inline constexpr std::size_t hashing_threads_max = 16;
+// Leaves that a thread hashes before it takes others.
+inline constexpr std::uint64_t hashing_batch_leaves = 32;
+
+// Connections that an export is read over, and how long each may ask for nothing, or not go on with what it began.
 inline constexpr std::size_t state_readers_max = 64;
+inline constexpr auto state_idle_timeout = 60000ms;
 inline constexpr auto state_progress_timeout = 10000ms;
+// For a fetch that has no source left but those that fetch as well.
+inline constexpr auto state_orphan_timeout = 3000ms;
+// What one request can be for: hashes, and leaves.
+inline constexpr std::uint32_t state_request_hashes_max = 65536;
+inline constexpr std::uint32_t state_request_leaves_max = 16;
+// What a fetch has asked one source for and not got yet: by its speed, within these bounds.
+inline constexpr std::uint64_t state_window_bytes_min = 1024 * 1024;
+inline constexpr std::uint64_t state_window_bytes_max = 64 * 1024 * 1024;
+inline constexpr std::size_t state_sources_max = 64;
+// A source that broke is tried again so often, with these pauses between.
+inline constexpr std::uint32_t state_source_attempts = 4;
+inline constexpr auto state_source_pause_min = 50ms;
+// How often a source that fetches itself is asked what it has got.
+inline constexpr auto state_poll_interval = 50ms;
 // Connections of a probe where links find out by themselves how many they need. A connection that isn't made by then is
 // done without; how long a probe measures at most; and how long the other side puts up with it, and with how many.
 inline constexpr std::uint32_t probe_connections = 8;
@@ -85,6 +112,5 @@ inline constexpr auto probe_time_max = 2000ms;
 inline constexpr auto probe_visit_max = 10000ms;
 inline constexpr std::size_t probe_visitors_max = 256;
 
-inline constexpr std::size_t hash_piece_bytes = 1024 * 1024;
 
 }  // namespace pccl::limits

@@ -19,4 +19,8 @@ constexpr std::uint64_t one_shot_bytes_max(std::uint32_t ranks) {
 }
 static_assert(one_shot_bytes_max(2) <= limits::ready_payload_bytes_max);
 
+// Members of one host that reduce in each other's memory: two are faster through a lane, which both of them keep in
+// their caches; docs/decisions/017.
+inline constexpr std::uint32_t direct_all_reduce_ranks_min = 3;
+
 }  // namespace pccl

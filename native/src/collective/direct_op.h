@@ -19,7 +19,7 @@
 #include <optional>
 #include <vector>
 
-#include "collective/lent_memory.h"
+#include "transport/lent_memory.h"
 #include "collective/op.h"
 
 namespace pccl {

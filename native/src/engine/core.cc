@@ -1,11 +1,14 @@
 #include "engine/core.h"
 
 #include <algorithm>
+#include <cstring>
+#include <thread>
 #include <utility>
 
 #include "base/check.h"
 #include "base/collectives.h"
 #include "base/limits.h"
+#include "base/parallel_for.h"
 #include "collective/op_errors.h"
 
 namespace pccl {
@@ -55,9 +58,10 @@ Core::Core(EventLoop& loop, UniqueFd listener, UniqueFd local_listener, const En
     : loop_(loop),
       events_(std::move(events)),
       resolver_(loop),
+      workers_(std::clamp<std::size_t>(std::thread::hardware_concurrency(), 1, limits::hashing_threads_max)),
       mesh_({loop, resolver_, scratch_, *this}, options),
       relays_(loop, resolver_, options.congestion_control),
-      exports_(loop, hasher_, [this](OpId id, const OpResult& result) { events_.finished(id, result); }),
+      exports_(loop, workers_, [this](OpId id, const OpResult& result) { events_.finished(id, result); }),
       server_(loop, exports_),
       probe_connections_(options.connections_per_peer == 0 ? limits::probe_connections
                                                            : options.connections_per_peer),
@@ -176,31 +180,104 @@ void Core::start_waiting() {
 
 std::optional<StateExports::Released> Core::release_state(OpId id) {
   server_.drop_readers_of(id);
-  return exports_.release(id);
+  auto released = exports_.release(id);
+  if (!released) return released;
+  const auto fetching = std::find_if(fetches_.begin(), fetches_.end(),
+                                     [id](const auto& fetch) { return fetch.second->export_id() == id; });
+  if (fetching != fetches_.end()) {
+    fetching->second->cancel({ErrorCode::cancelled, "fetch_state: the export was released", {}});
+  } else if (released->shadow != nullptr) {
+    exports_.keep(std::move(released->shadow));
+  }
+  return released;
 }
 
-void Core::fetch_state(OpId id, const Member& source, std::vector<FetchTensor> tensors) {
+bool Core::is_fetching(OpId export_id) const {
+  return std::any_of(fetches_.begin(), fetches_.end(),
+                     [export_id](const auto& fetch) { return fetch.second->export_id() == export_id; });
+}
+
+std::optional<std::string> Core::refuse_fetch(const StateFetchCall& call) const {
+  return exports_.refuse_fetch(call.export_id, call.targets);
+}
+
+void Core::fetch_state(OpId id, const StateFetchCall& call) {
+  // It may have been released since it was asked for.
+  if (const auto why = refuse_fetch(call)) {
+    return events_.finished(id, {.error = Error{ErrorCode::cancelled, "fetch_state: " + *why, {}}});
+  }
+  auto shadow = exports_.begin_fetch(call.export_id, call.targets);
+  if (shadow == nullptr) {
+    const std::string message = "fetch_state: the system has no address space for the tensors that differ";
+    return events_.finished(id, {.error = Error{ErrorCode::out_of_memory, message, {}}});
+  }
+  fetches_[id] = std::make_unique<StateFetch>(
+      StateFetch::Context{loop_, resolver_, workers_, [this](const Member& member) { return route_to(member); }},
+      std::move(shadow), call, [this, id](const OpResult& result) { fetch_ended(id, result); });
+}
+
+void Core::fetch_ended(OpId id, const OpResult& result) {
+  const auto fetch = std::move(fetches_.extract(id).mapped());
+  // The export was released meanwhile: what has come is for the next one.
+  if (exports_.changed_tensor(fetch->export_id()) == std::nullopt) exports_.keep(fetch->shadow());
+  events_.finished(id, result);
+}
+
+// As the present view has it. Members that this peer isn't linked with have no address there.
+std::optional<StateRoute> Core::route_to(const Member& member) {
   const View& view = epoch_->view();
-  StateFetch::Request request{
-      .id = id,
-      .source = source,
-      .tensors = std::move(tensors),
-      .hello = {ConnectionKind::state, view.epoch, view.self, source.id, view.key},
-  };
-  fetches_[id] = std::make_unique<StateFetch>(loop_, resolver_, hasher_, std::move(request),
-                                              [this](OpId fetch, const OpResult& result) {
-                                                events_.finished(fetch, result);
-                                                fetches_.erase(fetch);
-                                              });
+  const auto known = std::find_if(view.ring.begin(), view.ring.end(),
+                                  [&](const Member& other) { return other.id == member.id; });
+  if (known == view.ring.end()) return std::nullopt;
+  const Member& to = known->host.empty() ? member : *known;
+  const Link* const link = mesh_.find(member.id);
+  return StateRoute{.hello = {ConnectionKind::state, view.epoch, view.self, member.id, view.key},
+                    .host = to.host,
+                    .port = to.port,
+                    .congestion_control = congestion_control_,
+                    .process = link == nullptr ? std::nullopt : link->readable_process()};
 }
 
-std::optional<Error> Core::probe(std::uint64_t id, const Member& target) {
+std::optional<std::string> Core::refuse_commit(OpId export_id) const {
+  if (!exports_.hashes(export_id)) return std::to_string(export_id) + " is no export, or its hashing hasn't ended";
+  if (is_fetching(export_id)) return "a fetch for export " + std::to_string(export_id) + " is in flight";
+  return std::nullopt;
+}
+
+void Core::commit_state(OpId id, OpId export_id) {
+  if (const auto why = refuse_commit(export_id)) {
+    return events_.finished(id, {.error = Error{ErrorCode::cancelled, "commit_state: " + *why, {}}});
+  }
+  server_.drop_readers_of(export_id);
+  const StateExports::Released released = *exports_.release(export_id);
+  exports_.keep(nullptr);
+  const OpResult result{.error = {}, .tx_bytes = released.served_bytes};
+  if (released.shadow == nullptr || released.shadow->missing() + released.shadow->unplanned() > 0) {
+    return events_.finished(id, result);
+  }
+  auto copies = std::make_shared<std::vector<StateShadow::Copy>>(released.shadow->copies());
+  parallel_for(workers_,
+               {.count = copies->size(),
+                .batch = 1,
+                .body =
+                    [copies, memory = released.shadow->memory()](std::uint64_t begin, std::uint64_t end) {
+                      for (std::uint64_t i = begin; i < end; ++i) {
+                        const StateShadow::Copy& copy = (*copies)[i];
+                        std::memcpy(copy.to, copy.from, copy.bytes);
+                      }
+                    },
+                .done = [this, id, result] { loop_.post([this, id, result] { events_.finished(id, result); }); }},
+               std::make_shared<std::atomic<bool>>(false));
+}
+
+std::optional<Error> Core::probe(std::uint64_t id, const Member& target, ProbeDirection direction) {
   if (probes_.contains(id)) {
     return Error{ErrorCode::invalid_argument, "probe: one with id " + std::to_string(id) + " is under way", {}};
   }
   const View& view = epoch_->view();
   PathProbe::Request request{
       .target = target,
+      .direction = direction,
       .hello = {ConnectionKind::probe, view.epoch, view.self, target.id, view.key},
       .connections = probe_connections_,
       .congestion_control = congestion_control_,
@@ -219,7 +296,7 @@ void Core::stop_hashing() {
 }
 
 void Core::join_helpers() {
-  hasher_.stop();
+  workers_.stop();
   resolver_.stop();
 }
 
@@ -234,8 +311,8 @@ void Core::fail_all() {
   server_.drop_all();
   probe_server_.drop_all();
   probes_.clear();
-  exports_.fail_all(why);
   while (!fetches_.empty()) fetches_.begin()->second->fail_now(why);
+  exports_.fail_all(why);
 }
 
 Epoch Core::last_known_epoch() const {

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "base/buffer_pool.h"
-#include "base/worker_thread.h"
+#include "base/worker_pool.h"
 #include "collective/epoch_ops.h"
 #include "pccl/engine.h"
 #include "probe/path_probe.h"
@@ -53,12 +53,17 @@ class Core final : Link::Owner, Acceptor::Owner {
   std::optional<Error> set_world(Epoch view_epoch, std::uint32_t world_size);
   bool abort_if_missing(Epoch epoch, const OpKey& key, PeerId peer);
 
-  std::optional<Error> probe(std::uint64_t id, const Member& target);
+  std::optional<Error> probe(std::uint64_t id, const Member& target, ProbeDirection direction);
 
   void export_state(OpId id, std::vector<ExportTensor> tensors) { exports_.add(id, std::move(tensors)); }
   std::optional<std::vector<Hash128>> hashes(OpId id) const { return exports_.hashes(id); }
+  std::optional<std::string> changed_tensor(OpId id) const { return exports_.changed_tensor(id); }
   std::optional<StateExports::Released> release_state(OpId id);
-  void fetch_state(OpId id, const Member& source, std::vector<FetchTensor> tensors);
+  // Why the call can't be; nothing: it can.
+  std::optional<std::string> refuse_fetch(const StateFetchCall& call) const;
+  void fetch_state(OpId id, const StateFetchCall& call);
+  std::optional<std::string> refuse_commit(OpId export_id) const;
+  void commit_state(OpId id, OpId export_id);
 
   // Closing goes in this order: stop_hashing, join_helpers (on the closing thread), fail_all.
   void stop_hashing();
@@ -97,11 +102,14 @@ class Core final : Link::Owner, Acceptor::Owner {
   void open_epoch(Prepared prepared);
   void start_waiting();
   void post(const Op::Request& request);
+  std::optional<StateRoute> route_to(const Member& member);
+  void fetch_ended(OpId id, const OpResult& result);
+  bool is_fetching(OpId export_id) const;
 
   EventLoop& loop_;
   Events events_;
   Resolver resolver_;
-  WorkerThread hasher_;
+  WorkerPool workers_;  // hash and copy shared state
   BufferPool pool_;     // backups of ops in place
   BufferPool scratch_;  // chunks on their way to being combined: one per lane that is receiving
   Mesh mesh_;

@@ -84,28 +84,38 @@ void check_view(const View& view) {
   }
 }
 
-template <typename Tensor>
-void check_tensors(const char* operation, const std::vector<Tensor>& tensors) {
+void check_tensors(const std::vector<ExportTensor>& tensors) {
+  const std::string name = "export_state: ";
   if (tensors.empty() || tensors.size() > limits::state_tensors_max) {
-    refuse(ErrorCode::invalid_argument, std::string(operation) + ": " + std::to_string(tensors.size()) + " tensors");
+    refuse(ErrorCode::invalid_argument, name + std::to_string(tensors.size()) + " tensors");
   }
-  for (const Tensor& tensor : tensors) {
+  for (const ExportTensor& tensor : tensors) {
     if (tensor.name.empty() || tensor.name.size() > limits::tensor_name_bytes_max) {
-      refuse(ErrorCode::invalid_argument, std::string(operation) + ": a name of " + std::to_string(tensor.name.size()) +
+      refuse(ErrorCode::invalid_argument, name + "a name of " + std::to_string(tensor.name.size()) +
                                               " bytes; allowed are 1 to " +
                                               std::to_string(limits::tensor_name_bytes_max));
     }
+    const bool there = tensor.bytes == 0 || (tensor.data != nullptr && tensor.bytes <= PTRDIFF_MAX);
+    if (!there) refuse(ErrorCode::invalid_argument, name + "tensor " + tensor.name + " has no memory");
   }
+}
+
+void check_fetch(const StateFetchCall& call) {
+  const std::string name = "fetch_state: ";
+  if (call.targets.empty()) refuse(ErrorCode::invalid_argument, name + "nothing to fetch");
+  if (call.sources.empty() || call.sources.size() > limits::state_sources_max) {
+    refuse(ErrorCode::invalid_argument, name + std::to_string(call.sources.size()) + " sources");
+  }
+  for (const StateSource& source : call.sources) {
+    if (!source.member.host.empty() && source.member.port != 0) continue;
+    refuse(ErrorCode::invalid_argument, name + "peer " + std::to_string(source.member.id) + " has no host or port");
+  }
+  if (call.share >= call.shares) refuse(ErrorCode::invalid_argument, name + "the share is out of range");
 }
 
 // What a caller may move by itself: all of it takes less time than two threads' wake-ups.
 bool is_short(const CollectiveCall& call) {
   return std::max(call.send_count, call.recv_count) * element_bytes(call.dtype) <= limits::driven_bytes_max;
-}
-
-void check_memory(const char* operation, const std::string& name, const void* at, std::uint64_t bytes) {
-  if (at != nullptr && bytes > 0 && bytes <= PTRDIFF_MAX) return;
-  refuse(ErrorCode::invalid_argument, std::string(operation) + ": tensor " + name + " has no bytes");
 }
 
 class EngineImpl final : public Engine {
@@ -123,14 +133,16 @@ class EngineImpl final : public Engine {
   OpId export_state(std::vector<ExportTensor> tensors, OpCallback callback) override;
   std::vector<Hash128> hashes(OpId export_id) const override;
   std::uint64_t release_state(OpId export_id) override;
-  OpId fetch_state(const Member& source, std::vector<FetchTensor> tensors, OpCallback callback) override;
+  OpId fetch_state(StateFetchCall call, OpCallback callback) override;
+  OpId commit_state(OpId export_id, OpCallback callback) override;
+  std::string changed_tensor(OpId export_id) const override;
 
   void set_control(ControlCallbacks callbacks) override;
   std::vector<OpReport> prepare(const View& view, std::uint32_t timeout_ms) override;
   void install(Epoch epoch, const std::vector<Verdict>& verdicts) override;
   void set_world(Epoch view_epoch, std::uint32_t world_size) override;
   bool abort_if_missing(Epoch epoch, const OpKey& key, PeerId peer) override;
-  void probe(std::uint64_t id, const Member& target) override;
+  void probe(std::uint64_t id, const Member& target, ProbeDirection direction) override;
 
   void close() override;
 
@@ -140,6 +152,7 @@ class EngineImpl final : public Engine {
     bool collective = false;
     std::optional<std::uint64_t> tag = {};  // taken until it ends
     bool exports = false;                   // its memory stays in use until it is released
+    std::optional<OpId> frees = {};         // the export whose memory isn't in use any more when it ends
   };
 
   // These two with mutex_ held.
@@ -260,6 +273,7 @@ void EngineImpl::finished(OpId id, const OpResult& result) {
     }
     if (found->second.tag) tags_.erase(*found->second.tag);
     if (!found->second.exports || result.error) leases_.give_back(id);
+    if (found->second.frees) leases_.give_back(*found->second.frees);
     callback = std::move(found->second.callback);
     calls_.erase(found);
   }
@@ -338,13 +352,11 @@ bool EngineImpl::cancel(OpId id) {
 }
 
 OpId EngineImpl::export_state(std::vector<ExportTensor> tensors, OpCallback callback) {
-  check_tensors("export_state", tensors);
+  check_tensors(tensors);
   std::vector<Leases::Range> ranges;
   for (const ExportTensor& tensor : tensors) {
     // A tensor without elements has a hash like any other; nobody will need to fetch it.
-    if (tensor.bytes == 0) continue;
-    check_memory("export_state", tensor.name, tensor.data, tensor.bytes);
-    ranges.push_back(Leases::range(tensor.data, tensor.bytes, Leases::Use::shared));
+    if (tensor.bytes > 0) ranges.push_back(Leases::range(tensor.data, tensor.bytes, Leases::Use::shared));
   }
   const std::lock_guard lock(mutex_);
   check_open("export_state");
@@ -369,7 +381,7 @@ std::uint64_t EngineImpl::release_state(OpId export_id) {
   if (!released) {
     refuse(ErrorCode::invalid_argument, "release_state: " + std::to_string(export_id) + " is no export");
   }
-  released->hashing_ended.wait();
+  released->unread.wait();
   // Whoever waits for the hashes hears that they won't come.
   ask("release_state", [this, export_id] {
     {
@@ -385,28 +397,34 @@ std::uint64_t EngineImpl::release_state(OpId export_id) {
   return released->served_bytes;
 }
 
-OpId EngineImpl::fetch_state(const Member& source, std::vector<FetchTensor> tensors, OpCallback callback) {
-  check_tensors("fetch_state", tensors);
-  if (source.host.empty() || source.port == 0) {
-    refuse(ErrorCode::invalid_argument, "fetch_state: peer " + std::to_string(source.id) + " has no host or port");
-  }
-  std::vector<Leases::Range> ranges;
-  for (const FetchTensor& tensor : tensors) {
-    check_memory("fetch_state", tensor.name, tensor.into, tensor.bytes);
-    ranges.push_back(Leases::range(tensor.into, tensor.bytes, Leases::Use::exclusive));
-  }
-  std::sort(ranges.begin(), ranges.end(), [](const auto& a, const auto& b) { return a.begin < b.begin; });
-  for (std::size_t i = 1; i < ranges.size(); ++i) {
-    if (ranges[i].begin < ranges[i - 1].end) refuse(ErrorCode::invalid_argument, "fetch_state: tensors overlap");
-  }
+std::string EngineImpl::changed_tensor(OpId export_id) const {
+  // What a peer has said of it may have arrived, and not been read: the next turn of the loop reads it.
+  ask("changed_tensor", [] { return true; });
+  const auto name = ask("changed_tensor", [this, export_id] { return core_->changed_tensor(export_id); });
+  if (!name) refuse(ErrorCode::invalid_argument, "changed_tensor: " + std::to_string(export_id) + " is no export");
+  return *name;
+}
+
+OpId EngineImpl::fetch_state(StateFetchCall call, OpCallback callback) {
+  check_fetch(call);
+  if (!view()) refuse(ErrorCode::not_installed, "fetch_state: no view has been installed yet");
+  const auto why = ask("fetch_state", [this, &call] { return core_->refuse_fetch(call); });
+  if (why) refuse(ErrorCode::invalid_argument, "fetch_state: " + *why);
   const std::lock_guard lock(mutex_);
   check_open("fetch_state");
-  if (!view_) refuse(ErrorCode::not_installed, "fetch_state: no view has been installed yet");
   const OpId id = next_id_++;
-  lease("fetch_state", id, ranges);
-  enter(id, {.callback = std::move(callback)}, [this, id, source, tensors = std::move(tensors)]() mutable {
-    core_->fetch_state(id, source, std::move(tensors));
-  });
+  enter(id, {.callback = std::move(callback)}, [this, id, call = std::move(call)] { core_->fetch_state(id, call); });
+  return id;
+}
+
+OpId EngineImpl::commit_state(OpId export_id, OpCallback callback) {
+  const auto why = ask("commit_state", [this, export_id] { return core_->refuse_commit(export_id); });
+  if (why) refuse(ErrorCode::invalid_argument, "commit_state: " + *why);
+  const std::lock_guard lock(mutex_);
+  check_open("commit_state");
+  const OpId id = next_id_++;
+  enter(id, {.callback = std::move(callback), .frees = export_id},
+        [this, id, export_id] { core_->commit_state(id, export_id); });
   return id;
 }
 
@@ -437,13 +455,13 @@ bool EngineImpl::abort_if_missing(Epoch epoch, const OpKey& key, PeerId peer) {
   return ask("abort_if_missing", [&] { return core_->abort_if_missing(epoch, key, peer); });
 }
 
-void EngineImpl::probe(std::uint64_t id, const Member& target) {
+void EngineImpl::probe(std::uint64_t id, const Member& target, ProbeDirection direction) {
   const std::string name = "probe: peer " + std::to_string(target.id);
   if (target.host.empty() || target.port == 0) refuse(ErrorCode::invalid_argument, name + " has no host or port");
   const std::optional<InstalledView> installed = view();
   if (!installed) refuse(ErrorCode::not_installed, "probe: no view has been installed yet");
   if (target.id == installed->self) refuse(ErrorCode::invalid_argument, name + " is this one");
-  const auto error = ask("probe", [&] { return core_->probe(id, target); });
+  const auto error = ask("probe", [&] { return core_->probe(id, target, direction); });
   if (error) throw EngineError(*error);
 }
 

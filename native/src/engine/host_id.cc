@@ -2,7 +2,6 @@
 
 #include <sys/stat.h>
 
-#include <atomic>
 #include <fstream>
 
 #include "hash/xxh3.h"
@@ -15,8 +14,7 @@ std::string read_host_id() {
   struct stat network {};
   if (boot.empty() || ::stat("/proc/thread-self/ns/net", &network) != 0) return "";
   const std::string all = boot + "/" + std::to_string(network.st_dev) + "/" + std::to_string(network.st_ino);
-  const std::atomic<bool> never{false};
-  return to_hex(*xxh3_128(all.data(), all.size(), never));
+  return to_hex(xxh3_128(all.data(), all.size()));
 }
 
 }  // namespace pccl

@@ -15,7 +15,7 @@ class Leases {
  public:
   enum class Use : std::uint8_t {
     shared,     // only read, also by others: an export, a collective's input
-    exclusive,  // a collective's output, or the target of a fetch
+    exclusive,  // a collective's output
   };
   struct Range {
     std::uintptr_t begin = 0;
@@ -30,18 +30,29 @@ class Leases {
 
   // The call whose memory overlaps `range` in a way that one of the two doesn't allow.
   std::optional<OpId> holder(const Range& range) const {
-    for (const auto& [id, held] : held_) {
-      const bool disturbs = held.use == Use::exclusive || range.use == Use::exclusive;
-      if (disturbs && held.begin < range.end && range.begin < held.end) return id;
+    if (const auto id = overlapping(exclusive_, range)) return id;
+    return range.use == Use::shared ? std::nullopt : overlapping(shared_, range);
+  }
+
+  void take(OpId id, const Range& range) { (range.use == Use::shared ? shared_ : exclusive_).emplace(id, range); }
+  void give_back(OpId id) {
+    shared_.erase(id);
+    exclusive_.erase(id);
+  }
+
+ private:
+  // An export can have as many as there are tensors, so that those of the other kind are looked at alone.
+  using Held = std::multimap<OpId, Range>;
+
+  static std::optional<OpId> overlapping(const Held& held, const Range& range) {
+    for (const auto& [id, other] : held) {
+      if (other.begin < range.end && range.begin < other.end) return id;
     }
     return std::nullopt;
   }
 
-  void take(OpId id, const Range& range) { held_.emplace(id, range); }
-  void give_back(OpId id) { held_.erase(id); }
-
- private:
-  std::multimap<OpId, Range> held_;
+  Held shared_;
+  Held exclusive_;
 };
 
 }  // namespace pccl

@@ -1,32 +1,28 @@
 #include "hash/xxh3.h"
 
-#include <algorithm>
-#include <cstdint>
-#include <cstring>
-
-#include "base/limits.h"
-
-#define XXH_INLINE_ALL
-#include <xxhash.h>
+#include "hash/xxh3-inl.h"
+#include "hash/xxh3_variants.h"
 
 namespace pccl {
+namespace {
 
-std::optional<Hash128> xxh3_128(const void* data, std::size_t bytes, const std::atomic<bool>& stop) {
-  XXH3_state_t state;
-  XXH3_INITSTATE(&state);
-  XXH3_128bits_reset(&state);
-  const auto* at = static_cast<const std::uint8_t*>(data);
-  while (bytes > 0) {
-    if (stop.load(std::memory_order_relaxed)) return std::nullopt;
-    const std::size_t piece = std::min(bytes, limits::hash_piece_bytes);
-    XXH3_128bits_update(&state, at, piece);
-    at += piece;
-    bytes -= piece;
-  }
-  XXH128_canonical_t canonical;
-  XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(&state));
+using Variant = void (*)(const void* data, size_t bytes, unsigned char* hash);
+
+Variant best_variant() {
+#ifdef PCCL_XXH3_X86
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f")) return xxh3_128_avx512;
+  if (__builtin_cpu_supports("avx2")) return xxh3_128_avx2;
+#endif
+  return xxh3_128_canonical;
+}
+
+}  // namespace
+
+Hash128 xxh3_128(const void* data, std::size_t bytes) {
+  static const Variant variant = best_variant();
   Hash128 hash;
-  std::memcpy(hash.data(), canonical.digest, hash.size());
+  variant(data, bytes, hash.data());
   return hash;
 }
 

@@ -1,17 +1,15 @@
-// XXH3-128 (Yann Collet's xxHash, https://xxhash.com) of a tensor's bytes, in canonical (big-endian) order.
+// XXH3-128 (Yann Collet's xxHash, https://xxhash.com), seed 0, in canonical (big-endian) order, by the widest vectors
+// that this CPU has; the values are the same on every CPU.
 #pragma once
 
-#include <atomic>
 #include <cstddef>
-#include <optional>
 #include <string>
 
 #include "pccl/engine.h"
 
 namespace pccl {
 
-// Empty when `stop` became true before the end; it is looked at once per MiB.
-std::optional<Hash128> xxh3_128(const void* data, std::size_t bytes, const std::atomic<bool>& stop);
+Hash128 xxh3_128(const void* data, std::size_t bytes);
 
 std::string to_hex(const Hash128& hash);
 

@@ -22,7 +22,7 @@ constexpr std::size_t finalists_max = 8;
 
 // Each loan must lower the step's time by this part, less where it costs little: link and memory are shared with
 // whatever the model doesn't know. Chosen on the golden cases (docs/decisions/013-planner.md).
-constexpr double loan_gain_max = 0.055;
+constexpr double loan_gain_max = 0.065;
 constexpr double loan_gain_per_transfer = 3.2;
 // In a larger world it takes more loans to gain as much: the part falls with the square of its size.
 constexpr double loan_gain_ranks = 16;

@@ -2,6 +2,7 @@
 #include <napi.h>
 
 #include "node/arguments.h"
+#include "node/diloco_kernels.h"
 #include "node/engine_object.h"
 #include "node/engine_registry.h"
 #include "node/errors.h"
@@ -60,6 +61,11 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("allocate", Napi::Function::New<allocate>(env, "allocate"));
   exports.Set("allocateShared", Napi::Function::New<allocate_shared>(env, "allocateShared"));
   exports.Set("mapShared", Napi::Function::New<map_shared>(env, "mapShared"));
+  exports.Set("elementwise", Napi::Function::New<elementwise>(env, "elementwise"));
+  exports.Set("digest", Napi::Function::New<digest>(env, "digest"));
+  exports.Set("quantizeWithFeedback", Napi::Function::New<quantize_with_feedback>(env, "quantizeWithFeedback"));
+  exports.Set("sparsifyWithFeedback", Napi::Function::New<sparsify_with_feedback>(env, "sparsifyWithFeedback"));
+  exports.Set("addSparse", Napi::Function::New<add_sparse>(env, "addSparse"));
   exports.Set("quantize", Napi::Function::New<quantize>(env, "quantize"));
   exports.Set("dequantize", Napi::Function::New<dequantize>(env, "dequantize"));
   exports.Set("planExperts", Napi::Function::New<plan_experts>(env, "planExperts"));

@@ -55,6 +55,13 @@ const std::vector<std::string>* Attachment::export_names(OpId id) const {
 
 void Attachment::end_export(OpId id) { exports_.erase(id); }
 
+void Attachment::commit_started(Napi::Env env, OpId id, OpId export_id) {
+  const auto found = exports_.find(export_id);
+  Lease lease = std::move(found->second.lease);
+  exports_.erase(found);
+  op_started(env, id, std::move(lease));
+}
+
 void Attachment::op_ended(Napi::Env env, const OpEnded& event) {
   leases_.erase(event.id);
   if (event.result.error) exports_.erase(event.id);

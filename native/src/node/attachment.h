@@ -43,6 +43,8 @@ class Attachment {
   // The names of an export in order, or null if there is none with this id.
   const std::vector<std::string>* export_names(OpId id) const;
   void end_export(OpId id);
+  // As op_started; the export's buffers are let go of with the event.
+  void commit_started(Napi::Env env, OpId id, OpId export_id);
 
   // Idempotent. An owner's ops in flight fail; their events are still delivered.
   void close(Napi::Env env);

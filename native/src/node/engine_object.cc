@@ -48,6 +48,8 @@ Napi::Function EngineObject::define(Napi::Env env) {
                          InstanceMethod<&EngineObject::hashes>("hashes"),
                          InstanceMethod<&EngineObject::release_state>("releaseState"),
                          InstanceMethod<&EngineObject::fetch_state>("fetchState"),
+                         InstanceMethod<&EngineObject::commit_state>("commitState"),
+                         InstanceMethod<&EngineObject::changed_tensor>("changedTensor"),
                          InstanceMethod<&EngineObject::prepare>("prepare"),
                          InstanceMethod<&EngineObject::install>("install"),
                          InstanceMethod<&EngineObject::set_world>("setWorld"),
@@ -201,30 +203,54 @@ Napi::Value EngineObject::fetch_state(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   open_engine(env, "fetchState", Role::owner);
   return translate(env, [&]() -> Napi::Value {
-    const Member source = read_member(info[0], "fetchState: source");
-    const Napi::Array array = read_array(info[1], "fetchState: requests");
-    std::vector<FetchTensor> tensors;
-    std::vector<Napi::Value> values;
-    for (std::uint32_t i = 0; i < array.Length(); ++i) {
-      const std::string which = element("fetchState: requests", i);
-      const Napi::Object object = read_object(array.Get(i), which);
-      FetchTensor tensor;
-      tensor.name = read_string(object.Get("name"), which + ".name");
-      tensor.hash = read_hash(object.Get("hash"), which + ".hash");
-      tensors.push_back(std::move(tensor));
-      values.push_back(object.Get("into"));
+    const Napi::Object object = read_object(info[0], "fetchState: call");
+    StateFetchCall call;
+    call.export_id = read_integer(object.Get("exportId"), "fetchState: exportId", 0, safe_integer_max);
+    call.share = static_cast<std::uint32_t>(read_integer(object.Get("share"), "fetchState: share", 0, UINT32_MAX));
+    call.shares = static_cast<std::uint32_t>(read_integer(object.Get("shares"), "fetchState: shares", 1, UINT32_MAX));
+    const Napi::Array targets = read_array(object.Get("targets"), "fetchState: targets");
+    for (std::uint32_t i = 0; i < targets.Length(); ++i) {
+      const std::string which = element("fetchState: targets", i);
+      const Napi::Object target = read_object(targets.Get(i), which);
+      call.targets.push_back(
+          {static_cast<std::uint32_t>(read_integer(target.Get("tensor"), which + ".tensor", 0, UINT32_MAX)),
+           read_hash(target.Get("hash"), which + ".hash")});
     }
-    Lease lease;
-    for (std::uint32_t i = 0; i < values.size(); ++i) {
-      const Tensor into = read_tensor(values[i], element("fetchState: requests", i) + ".into");
-      tensors[i].into = into.data;
-      tensors[i].bytes = into.bytes;
-      lease.pin(values[i]);
+    const Napi::Array sources = read_array(object.Get("sources"), "fetchState: sources");
+    for (std::uint32_t i = 0; i < sources.Length(); ++i) {
+      const std::string which = element("fetchState: sources", i);
+      const Napi::Object source = read_object(sources.Get(i), which);
+      call.sources.push_back({read_member(source, which), read_boolean(source.Get("complete"), which + ".complete")});
     }
     Engine& engine = open_engine(env, "fetchState", Role::owner);
-    const OpId id = engine.fetch_state(source, std::move(tensors), attachment_->op_callback());
-    attachment_->op_started(env, id, std::move(lease));
+    const OpId id = engine.fetch_state(std::move(call), attachment_->op_callback());
+    attachment_->op_started(env, id, Lease());
     return number(env, id);
+  });
+}
+
+Napi::Value EngineObject::commit_state(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Engine& engine = open_engine(env, "commitState", Role::owner);
+  return translate(env, [&]() -> Napi::Value {
+    const OpId export_id = read_integer(info[0], "commitState: exportId", 0, safe_integer_max);
+    if (attachment_->export_names(export_id) == nullptr) {
+      throw_invalid(env, "commitState: there is no export " + std::to_string(export_id) + ".");
+    }
+    const OpId id = engine.commit_state(export_id, attachment_->op_callback());
+    attachment_->commit_started(env, id, export_id);
+    return number(env, id);
+  });
+}
+
+Napi::Value EngineObject::changed_tensor(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const Engine& engine = open_engine(env, "changedTensor", Role::owner);
+  return translate(env, [&]() -> Napi::Value {
+    const OpId id = read_integer(info[0], "changedTensor: exportId", 0, safe_integer_max);
+    const std::string name = engine.changed_tensor(id);
+    if (name.empty()) return env.Undefined();
+    return Napi::String::New(env, name);
   });
 }
 
@@ -286,7 +312,10 @@ Napi::Value EngineObject::probe(const Napi::CallbackInfo& info) {
   return translate(env, [&]() -> Napi::Value {
     const std::uint64_t probe_id = read_integer(info[0], "probe: id", 0, safe_integer_max);
     const Member target = read_member(info[1], "probe: target");
-    open_engine(env, "probe", Role::control).probe(probe_id, target);
+    const std::string name = read_string(info[2], "probe: direction");
+    if (name != "send" && name != "receive") throw_not(info[2], "probe: direction", "\"send\" or \"receive\"");
+    const auto direction = name == "send" ? ProbeDirection::send : ProbeDirection::receive;
+    open_engine(env, "probe", Role::control).probe(probe_id, target, direction);
     return env.Undefined();
   });
 }

@@ -30,6 +30,8 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   Napi::Value hashes(const Napi::CallbackInfo& info);
   Napi::Value release_state(const Napi::CallbackInfo& info);
   Napi::Value fetch_state(const Napi::CallbackInfo& info);
+  Napi::Value commit_state(const Napi::CallbackInfo& info);
+  Napi::Value changed_tensor(const Napi::CallbackInfo& info);
   Napi::Value prepare(const Napi::CallbackInfo& info);
   Napi::Value install(const Napi::CallbackInfo& info);
   Napi::Value set_world(const Napi::CallbackInfo& info);

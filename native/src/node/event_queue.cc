@@ -40,6 +40,11 @@ struct ToObject {
     object.Set("seconds", Napi::Number::New(env, event.result.seconds));
     object.Set("algorithm", algorithm_names[static_cast<std::size_t>(event.result.algorithm)]);
     object.Set("transport", transport_names[static_cast<std::size_t>(event.result.transport)]);
+    Napi::Array sources = Napi::Array::New(env, event.result.sources.size());
+    for (std::uint32_t i = 0; i < event.result.sources.size(); ++i) {
+      sources.Set(i, number(env, event.result.sources[i]));
+    }
+    object.Set("sources", sources);
     return object;
   }
 
@@ -87,8 +92,7 @@ struct ToObject {
       object.Set("reason", result.error);
       return object;
     }
-    object.Set("txBytesPerSecond", Napi::Number::New(env, result.tx_bytes_per_second));
-    object.Set("rxBytesPerSecond", Napi::Number::New(env, result.rx_bytes_per_second));
+    object.Set("bytesPerSecond", Napi::Number::New(env, result.bytes_per_second));
     object.Set("rttSeconds", Napi::Number::New(env, result.round_trip_seconds));
     object.Set("bytes", number(env, result.bytes));
     object.Set("seconds", Napi::Number::New(env, result.seconds));

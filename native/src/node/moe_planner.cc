@@ -31,7 +31,8 @@ std::vector<T> read_integers(Napi::Value value, const std::string& what, double 
   std::vector<T> integers;
   integers.reserve(numbers.size());
   for (const double number : numbers) {
-    if (!(number >= 0 && number <= max && std::trunc(number) == number)) {
+    // Converted and back: std::trunc is a call, and there may be many numbers.
+    if (!(number >= 0 && number <= max && static_cast<double>(static_cast<T>(number)) == number)) {
       throw_invalid(value.Env(), what + " must hold integers from 0 to " + std::to_string(std::llround(max)) + ".");
     }
     integers.push_back(static_cast<T>(number));

@@ -1,5 +1,5 @@
-// Serves the exports to peers that ask. Bytes go straight from the exported memory into the socket, a bounded
-// piece per turn of the loop, so that ops go on meanwhile.
+// Shows the exports to peers that ask. Bytes go straight from the exported memory into the socket, a bounded piece per
+// turn of the loop, so that ops go on meanwhile.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,7 @@ class StateServer {
 
   bool full() const { return readers_.size() >= limits::state_readers_max; }
   void add(UniqueFd fd);
-  // Connections that are in the middle of the export's bytes end: the other side sees a failed fetch.
+  // Connections that are in the middle of the export's bytes end: the other side sees a source that broke.
   void drop_readers_of(OpId export_id);
   void drop_all() { readers_.clear(); }
 
@@ -34,23 +34,25 @@ class StateServer {
     std::list<Reader>::iterator self;
     UniqueFd fd;
     EventLoop::Watch watch;
-    ProgressWatch progress;
+    // For the one who asks nothing, and for the one who doesn't take what he has asked for.
+    std::optional<ProgressWatch> idle;
+    std::optional<ProgressWatch> progress;
     std::vector<std::uint8_t> requests;  // read, not answered yet
     std::size_t requests_bytes = 0;
 
     // The answer that is under way.
     bool answering = false;
-    std::array<std::uint8_t, state_wire::reply_bytes> reply;
-    std::optional<StateExports::Found> found;
-    std::uint64_t answer_bytes = 0;  // of reply and tensor
-    std::uint64_t answer_sent = 0;
+    state_wire::ReplyBytes reply;
+    StateExports::Answer answer;
+    std::vector<std::span<const std::uint8_t>> unsent;
   };
 
   void on_ready(Reader& reader);
   // The steps of a connection. False: the connection is over.
   bool read_requests(Reader& reader);
-  bool start_answer(Reader& reader);
+  bool answer_next(Reader& reader);
   bool send_answer(Reader& reader);
+  void watch(Reader& reader);
 
   EventLoop& loop_;
   StateExports& exports_;

@@ -1,8 +1,20 @@
-// What follows the handshake on a connection of kind state. The one who dialled asks for tensors, any number of
-// them without waiting; the other side answers in order.
+// What follows the handshake on a connection of kind state. The one who dialled asks, any number of questions without
+// waiting; the other side answers in order. A tensor is named by what it holds: the root of its hash tree and its
+// size, so that two tensors with the same content are one.
 //
-//   request  name_bytes u32, zero u32, bytes u64, hash u8[16], name
-//   reply    status u32, zero u32, bytes u64, then that many bytes of the tensor
+//   request  kind u32, count u32, first u64, bytes u64, zero u64, root u8[16]
+//   reply    status u32, zero u32, bytes u64, then that many bytes
+//
+//   leaves   the hashes of `count` leaves from `first` on, 16 bytes each
+//   data     these leaves' bytes
+//   have     which of these leaves can be had: a bit each, the first one in the lowest bit of the first byte
+//   lend     where the tensor lies in the answering process's memory (first = count = 0): address u64, word u64,
+//            token u64, zero u64, as lent_memory.h explains
+//
+// Two that are told, and never answered:
+//
+//   stale    leaf `first` came with other bytes than its hash says
+//   read     `count` leaves from `first` on were read from lent memory
 #pragma once
 
 #include <array>
@@ -10,25 +22,46 @@
 #include <cstring>
 #include <optional>
 #include <span>
-#include <string>
-#include <vector>
 
 #include "base/limits.h"
 #include "base/little_endian.h"
+#include "hash/hash_tree.h"
 #include "pccl/engine.h"
 
 namespace pccl::state_wire {
 
-inline constexpr std::size_t request_header_bytes = 32;
-inline constexpr std::size_t request_bytes_max = request_header_bytes + limits::tensor_name_bytes_max;
+inline constexpr std::size_t request_bytes = 48;
 inline constexpr std::size_t reply_bytes = 16;
+inline constexpr std::size_t lend_bytes = 32;
 
+enum class Kind : std::uint32_t { leaves = 1, data = 2, have = 3, lend = 4, stale = 5, read = 6 };
 enum class Status : std::uint32_t { found = 0, unknown = 1 };
 
 struct Request {
-  std::string name;
-  Hash128 hash{};
-  std::uint64_t bytes = 0;
+  Kind kind = Kind::leaves;
+  std::uint32_t count = 0;
+  std::uint64_t first = 0;
+  std::uint64_t bytes = 0;  // of the tensor
+  Hash128 root{};
+
+  bool answered() const { return kind != Kind::stale && kind != Kind::read; }
+  // Of the answer to it, if it is found.
+  std::uint64_t answer_bytes() const {
+    switch (kind) {
+      case Kind::leaves:
+        return count * sizeof(Hash128);
+      case Kind::data:
+        return leaves_bytes(bytes, first, count);
+      case Kind::have:
+        return (count + 7) / 8;
+      case Kind::lend:
+        return lend_bytes;
+      case Kind::stale:
+      case Kind::read:
+        break;
+    }
+    return 0;
+  }
 };
 
 struct Reply {
@@ -36,47 +69,62 @@ struct Reply {
   std::uint64_t bytes = 0;
 };
 
-inline void append_request(const Request& request, std::vector<std::uint8_t>& to) {
-  const std::size_t begin = to.size();
-  to.resize(begin + request_header_bytes + request.name.size());
-  std::uint8_t* const at = to.data() + begin;
-  store_le(at, static_cast<std::uint32_t>(request.name.size()));
-  store_le(at + 4, std::uint32_t{0});
-  store_le(at + 8, request.bytes);
-  std::memcpy(at + 16, request.hash.data(), request.hash.size());
-  std::memcpy(at + request_header_bytes, request.name.data(), request.name.size());
+using RequestBytes = std::array<std::uint8_t, request_bytes>;
+using ReplyBytes = std::array<std::uint8_t, reply_bytes>;
+
+inline RequestBytes encode_request(const Request& request) {
+  RequestBytes bytes{};
+  store_le(bytes.data(), static_cast<std::uint32_t>(request.kind));
+  store_le(bytes.data() + 4, request.count);
+  store_le(bytes.data() + 8, request.first);
+  store_le(bytes.data() + 16, request.bytes);
+  std::memcpy(bytes.data() + 32, request.root.data(), request.root.size());
+  return bytes;
 }
 
-// Size of the request that begins here; nothing when no peer should send it.
-inline std::optional<std::size_t> request_bytes(std::span<const std::uint8_t, request_header_bytes> header) {
-  const auto name_bytes = load_le<std::uint32_t>(header.data());
-  if (name_bytes == 0 || name_bytes > limits::tensor_name_bytes_max) return std::nullopt;
-  if (load_le<std::uint32_t>(header.data() + 4) != 0) return std::nullopt;
-  return request_header_bytes + name_bytes;
-}
-
-// `bytes` is as long as request_bytes says.
-inline Request decode_request(std::span<const std::uint8_t> bytes) {
-  Request request;
-  request.bytes = load_le<std::uint64_t>(bytes.data() + 8);
-  std::memcpy(request.hash.data(), bytes.data() + 16, request.hash.size());
-  request.name.assign(bytes.begin() + request_header_bytes, bytes.end());
+// Nothing for what no peer should send.
+inline std::optional<Request> decode_request(std::span<const std::uint8_t, request_bytes> bytes) {
+  const auto kind = load_le<std::uint32_t>(bytes.data());
+  if (kind < static_cast<std::uint32_t>(Kind::leaves) || kind > static_cast<std::uint32_t>(Kind::read)) {
+    return std::nullopt;
+  }
+  Request request{.kind = static_cast<Kind>(kind),
+                  .count = load_le<std::uint32_t>(bytes.data() + 4),
+                  .first = load_le<std::uint64_t>(bytes.data() + 8),
+                  .bytes = load_le<std::uint64_t>(bytes.data() + 16)};
+  if (load_le<std::uint64_t>(bytes.data() + 24) != 0) return std::nullopt;
+  std::memcpy(request.root.data(), bytes.data() + 32, request.root.size());
+  const std::uint64_t leaves = leaf_count(request.bytes);
+  if (request.kind == Kind::lend) {
+    if (request.first != 0 || request.count != 0 || leaves == 0) return std::nullopt;
+    return request;
+  }
+  const std::uint32_t most = request.kind == Kind::data || request.kind == Kind::read
+                                 ? limits::state_request_leaves_max
+                             : request.kind == Kind::stale ? 1
+                                                           : limits::state_request_hashes_max;
+  if (request.count == 0 || request.count > most || request.first >= leaves || request.count > leaves - request.first) {
+    return std::nullopt;
+  }
   return request;
 }
 
-inline std::array<std::uint8_t, reply_bytes> encode_reply(const Reply& reply) {
-  std::array<std::uint8_t, reply_bytes> bytes{};
+inline ReplyBytes encode_reply(const Reply& reply) {
+  ReplyBytes bytes{};
   store_le(bytes.data(), static_cast<std::uint32_t>(reply.status));
   store_le(bytes.data() + 8, reply.bytes);
   return bytes;
 }
 
-inline std::optional<Reply> decode_reply(std::span<const std::uint8_t, reply_bytes> bytes) {
+// Nothing for what can't be the answer to `request`.
+inline std::optional<Reply> decode_reply(std::span<const std::uint8_t, reply_bytes> bytes, const Request& request) {
   const auto status = load_le<std::uint32_t>(bytes.data());
   if (status > static_cast<std::uint32_t>(Status::unknown) || load_le<std::uint32_t>(bytes.data() + 4) != 0) {
     return std::nullopt;
   }
-  return Reply{static_cast<Status>(status), load_le<std::uint64_t>(bytes.data() + 8)};
+  const Reply reply{static_cast<Status>(status), load_le<std::uint64_t>(bytes.data() + 8)};
+  if (reply.bytes != (reply.status == Status::found ? request.answer_bytes() : 0)) return std::nullopt;
+  return reply;
 }
 
 }  // namespace pccl::state_wire

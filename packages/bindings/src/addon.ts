@@ -251,6 +251,8 @@ export type OpEvent =
       /** Of a collective op. */
       readonly algorithm: Algorithm;
       readonly transport: Transport;
+      /** Of a fetch: who gave anything. */
+      readonly sources: readonly number[];
     }
   | { readonly type: "op-failed"; readonly id: number; readonly error: NativeError };
 
@@ -277,14 +279,13 @@ export type ControlEvent =
     } & OpName)
   | ProbeEvent;
 
-/** The end of a probe: what the path carries with both directions loaded at once, or why that can't be told. */
+/** The end of a probe: what the path carries, or why that can't be told. */
 export type ProbeEvent = { readonly type: "probed"; readonly id: number } & (
   | {
-      readonly txBytesPerSecond: number;
-      readonly rxBytesPerSecond: number;
-      /** On the quiet path. */
+      readonly bytesPerSecond: number;
+      /** Before anything was streamed. */
       readonly rttSeconds: number;
-      /** Sent and received to find out, and the time that it took. */
+      /** Streamed to find out, and the time that it took. */
       readonly bytes: number;
       readonly seconds: number;
     }
@@ -301,15 +302,19 @@ export interface StateTensor {
 
 export interface HashedTensor {
   readonly name: string;
-  /** XXH3-128 of the tensor's bytes, 32 hex digits, canonical (big-endian) form. */
+  /** Root of the tensor's hash tree (docs/protocol.md), 32 hex digits, canonical (big-endian) form. */
   readonly hash: string;
 }
 
-export interface FetchRequest {
-  readonly name: string;
-  readonly hash: string;
-  /** Receives the bytes; verified against `hash` before the fetch reports done. */
-  readonly into: Tensor;
+export interface FetchCall {
+  readonly exportId: number;
+  /** Tensors of the export, by index, and the roots of the hash trees that they are to have. */
+  readonly targets: readonly { readonly tensor: number; readonly hash: string }[];
+  /** Members that export what is wanted: all of it, or what they have fetched so far themselves. */
+  readonly sources: readonly (RingMember & { readonly complete: boolean })[];
+  /** Of `shares` members that fetch the same at once, this one is number `share`. */
+  readonly share: number;
+  readonly shares: number;
 }
 
 /**
@@ -345,16 +350,25 @@ export interface Engine {
   cancel(id: number): boolean;
 
   /**
-   * Pins tensors, hashes them on a background thread, and lets other peers fetch them until releaseState.
+   * Pins tensors, hashes them on background threads, and lets other peers fetch them until commitState or releaseState.
    * The op-done event comes when hashing has ended; then hashes() gives the result.
    */
   exportState(tensors: readonly StateTensor[]): number;
   hashes(exportId: number): readonly HashedTensor[];
-  /** Ends an export. Returns the payload bytes that were served from it. */
+  /** Ends an export without a change, and its fetch. Returns the payload bytes that were served from it. */
   releaseState(exportId: number): number;
 
-  /** Fetches tensors from a peer that exports them; op-done carries rxBytes. `into` stays pinned meanwhile. */
-  fetchState(source: RingMember, requests: readonly FetchRequest[]): number;
+  /**
+   * Fetches what differs from the export into memory of the engine's own, verified, from all sources at once; op-done
+   * carries rxBytes and sources. The tensors don't change. What came of a fetch that failed is kept for the next one.
+   */
+  fetchState(call: FetchCall): number;
+
+  /** Ends an export and writes what was fetched to its tensors; op-done carries the bytes served as txBytes. */
+  commitState(exportId: number): number;
+
+  /** A tensor of the export that was found written to while others fetched it. */
+  changedTensor(exportId: number): string | undefined;
 
   /**
    * Control attachment only. Freezes the installed epoch (its ops make no more progress), starts building the
@@ -376,10 +390,10 @@ export interface Engine {
   abortIfMissing(epoch: number, op: OpName, peerId: number): boolean;
 
   /**
-   * Control attachment only. Measures the path to another member of the installed view, over connections of its own;
-   * a `probed` event with this id follows within five seconds or so.
+   * Control attachment only. Measures the path to another member of the installed view ("send"), or from it
+   * ("receive"), over connections of its own; a `probed` event with this id follows within five seconds or so.
    */
-  probe(id: number, target: RingMember): void;
+  probe(id: number, target: RingMember, direction: "send" | "receive"): void;
 
   /**
    * The creating attachment: fails ops in flight with ERR_PCCL_CLOSED, restores their buffers, closes links and
@@ -553,6 +567,17 @@ export interface RawListGradients extends RawList {
   readonly gradients: readonly Float32Array[];
 }
 
+export type ElementwiseKernel =
+  | "difference"
+  | "copy"
+  | "scale"
+  | "addScaled"
+  | "sgd"
+  | "nesterov"
+  | "adam"
+  | "mix"
+  | "carry";
+
 export interface Addon {
   /** Raised when this surface changes; the loader refuses another number. */
   readonly abiVersion: number;
@@ -573,6 +598,45 @@ export interface Addon {
    */
   mapShared(process: number, file: number, bytes: number): ArrayBuffer | undefined;
 
+  /**
+   * Runs one of the kernels of native/src/diloco/elementwise.h, which says what arrays and factors each has. Calls run
+   * one after the other, in order with those of experts, on a thread of their own; their arrays stay pinned until the
+   * promise is settled, and their buffers can't be transferred from then on. `sum` receives the kernel's sum.
+   */
+  elementwise(
+    kernel: ElementwiseKernel,
+    arrays: readonly Float32Array[],
+    factors: readonly number[],
+    sum?: Float64Array,
+  ): Promise<void>;
+  /** Root of the hash tree of each array's bytes (docs/protocol.md) into 16 bytes each; runs as elementwise does. */
+  digest(arrays: readonly Tensor[], into: Uint8Array): Promise<void>;
+  /**
+   * With c = values + decay error: values becomes what is left of c after it was quantized and back, error the rest.
+   * This and the next two run as elementwise does; native/src/diloco/feedback.h says what sparse bytes are.
+   */
+  quantizeWithFeedback(
+    values: Float32Array,
+    error: Float32Array,
+    decay: number,
+    quantization: Quantization,
+  ): Promise<void>;
+  /** Likewise, with the `keep` greatest elements of each chunk of 4,096; their bytes go to `into`. */
+  sparsifyWithFeedback(
+    values: Float32Array,
+    error: Float32Array,
+    decay: number,
+    keep: number,
+    into: Uint8Array,
+  ): Promise<void>;
+  /** sum += factor times what the bytes stand for. valid[0] becomes 0 if they are none that sparsify writes. */
+  addSparse(
+    bytes: Uint8Array,
+    keep: number,
+    factor: number,
+    sum: Float32Array,
+    valid: Uint8Array,
+  ): Promise<void>;
   /** The bytes that a quantized op sends for these values, in blocks from the first one on. */
   quantize(values: Float32Array, quantization: Quantization): Uint8Array;
   /** The values of as many bytes as quantize gives for that many. */

@@ -2,7 +2,7 @@
 import type {
   CollectiveCall,
   Engine,
-  FetchRequest,
+  FetchCall,
   HashedTensor,
   InstalledView,
   OpName,
@@ -16,7 +16,7 @@ import type {
 import { markUntransferable, refuseWasmMemory } from "./untransferable.js";
 
 /** Native code checks the list and says what is wrong with it; until then it can be anything. */
-function refuseWasmMemoryIn(list: unknown, what: string, key: "data" | "into"): void {
+function refuseWasmMemoryIn(list: unknown, what: string, key: "data"): void {
   if (!Array.isArray(list)) return;
   list.forEach((item: Readonly<Record<string, unknown>> | null | undefined, i) =>
     refuseWasmMemory(`${what}[${i}].${key}`, item?.[key]),
@@ -82,11 +82,16 @@ export class GuardedEngine implements Engine {
     return this.#raw.releaseState(exportId);
   }
 
-  fetchState(source: RingMember, requests: readonly FetchRequest[]): number {
-    refuseWasmMemoryIn(requests, "fetchState: requests", "into");
-    const id = this.#raw.fetchState(source, requests);
-    for (const { into } of requests) markUntransferable(into);
-    return id;
+  fetchState(call: FetchCall): number {
+    return this.#raw.fetchState(call);
+  }
+
+  commitState(exportId: number): number {
+    return this.#raw.commitState(exportId);
+  }
+
+  changedTensor(exportId: number): string | undefined {
+    return this.#raw.changedTensor(exportId);
   }
 
   prepare(view: RingView, timeoutMs: number): readonly OpReport[] {
@@ -105,8 +110,8 @@ export class GuardedEngine implements Engine {
     return this.#raw.abortIfMissing(epoch, op, peerId);
   }
 
-  probe(id: number, target: RingMember): void {
-    this.#raw.probe(id, target);
+  probe(id: number, target: RingMember, direction: "send" | "receive"): void {
+    this.#raw.probe(id, target, direction);
   }
 
   close(): void {

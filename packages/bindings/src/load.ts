@@ -4,6 +4,7 @@ import { fileURLToPath } from "node:url";
 import type { Addon, Engine, EngineEvent } from "./addon.js";
 import { GuardedEngine } from "./guarded-engine.js";
 import { guardedExperts } from "./guarded-experts.js";
+import { guardedKernels } from "./guarded-kernels.js";
 import { keepInPlace } from "./untransferable.js";
 
 /** native/src/node/addon.cc has the same number. */
@@ -68,6 +69,7 @@ export function loadAddon(): Addon {
         return buffer && inPlace(buffer);
       },
       ...guardedExperts(raw),
+      ...guardedKernels(raw),
     };
   }
   return loaded;

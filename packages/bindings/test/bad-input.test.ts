@@ -1,5 +1,5 @@
 /** Goal: every refusal is an Error with the right code, and leaves the engine as it was. */
-import { type Engine, type EngineEvent, type FetchRequest, loadAddon, type Tensor } from "@pccl/bindings";
+import { type Engine, type EngineEvent, type FetchCall, loadAddon, type Tensor } from "@pccl/bindings";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { pair, Peer, viewOf, within } from "./fixtures/peer.mjs";
 
@@ -67,8 +67,6 @@ describe("allReduce refuses", () => {
       peers[0].engine.start({ kind: "all-reduce", send: f32(4), recv: tensor, op: "sum", tag: 1n }),
     ).toThrow(INVALID);
     expect(() => peers[0].engine.exportState([{ name: "a", data: tensor }])).toThrow(INVALID);
-    const request = { name: "a", hash: HASH, into: tensor };
-    expect(() => peers[0].engine.fetchState(peers[1].member, [request])).toThrow(INVALID);
   });
 
   const twice = f32(8);
@@ -152,6 +150,13 @@ describe("allReduce refuses", () => {
 
 describe("other calls refuse", () => {
   const source = () => peers[1].member;
+  const fetch: FetchCall = {
+    exportId: 12_345,
+    targets: [{ tensor: 0, hash: HASH }],
+    sources: [{ peerId: 2, host: "127.0.0.1", port: 1, complete: true }],
+    share: 0,
+    shares: 1,
+  };
   const calls: [string, (peer: Peer) => unknown][] = [
     [
       "ops from the control side",
@@ -185,15 +190,21 @@ describe("other calls refuse", () => {
     ["a tensor without name", ({ engine }) => engine.exportState([any({ data: f32(1) })])],
     ["hashes of no export", ({ engine }) => engine.hashes(12_345)],
     ["a release of no export", ({ engine }) => engine.releaseState(12_345)],
-    ["a fetch from nowhere", ({ engine }) => engine.fetchState(any(undefined), [])],
-    ["a fetch of null", ({ engine }) => engine.fetchState(source(), [any(null)])],
+    ["a fetch of nothing", ({ engine }) => engine.fetchState(any(undefined))],
+    ["a fetch from nowhere", ({ engine }) => engine.fetchState({ ...fetch, sources: [] })],
+    ["a fetch from null", ({ engine }) => engine.fetchState({ ...fetch, sources: [any(null)] })],
+    ["a fetch of null", ({ engine }) => engine.fetchState({ ...fetch, targets: [any(null)] })],
+    ["a fetch for no export", ({ engine }) => engine.fetchState(fetch)],
+    ["a share out of range", ({ engine }) => engine.fetchState({ ...fetch, share: 1 })],
+    ["a commit of no export", ({ engine }) => engine.commitState(12_345)],
+    ["a changed tensor of no export", ({ engine }) => engine.changedTensor(12_345)],
     [
       "a hash too short",
-      ({ engine }) => engine.fetchState(source(), [{ name: "a", hash: "00", into: f32(1) }]),
+      ({ engine }) => engine.fetchState({ ...fetch, targets: [{ tensor: 0, hash: "00" }] }),
     ],
     [
       "a hash that isn't hex",
-      ({ engine }) => engine.fetchState(source(), [{ name: "a", hash: "g".repeat(32), into: f32(1) }]),
+      ({ engine }) => engine.fetchState({ ...fetch, targets: [{ tensor: 0, hash: "g".repeat(32) }] }),
     ],
     ["no view", ({ control }) => control.prepare(any(undefined), 1_000)],
     ["an epoch that isn't exact", ({ control }) => control.prepare(viewOf(2 ** 53, 1, [source()]), 1_000)],
@@ -258,8 +269,9 @@ it("an engine that is closed by one of the call's own arguments refuses the call
   const exporting = open();
   expect(() => exporting.exportState([any(closing(exporting, { data: f32(1) }))])).toThrow(code("CLOSED"));
   const fetching = open();
-  const request = any<FetchRequest>(closing(fetching, { hash: HASH, into: f32(1) }));
-  expect(() => fetching.fetchState(peers[1].member, [request])).toThrow(code("CLOSED"));
+  const call = { targets: [{ tensor: 0, hash: HASH }], sources: [], share: 0, shares: 1 };
+  const closes = Object.defineProperty(call, "exportId", { get: () => (fetching.close(), 1) });
+  expect(() => fetching.fetchState(any(closes))).toThrow(code("CLOSED"));
   const reducing = open();
   const tensor = f32(1);
   Object.defineProperty(tensor.buffer, "resizable", { get: () => reducing.close() });

@@ -30,28 +30,38 @@ it("hashes, serves and fetches tensors by name", async () => {
   for (const { hash } of hashes) expect(hash).toMatch(/^[0-9a-f]{32}$/);
 
   const into = [new Float32Array(weights.length), new Int32Array(steps.length)] as const;
+  const own = sink.start((engine) => engine.exportState(into.map((data, i) => ({ name: `own ${i}`, data }))));
+  await ended(own);
   const fetched = sink.start((engine) =>
-    engine.fetchState(
-      source.member,
-      hashes.map(({ name, hash }, i) => ({ name, hash, into: into[i] as Float32Array | Int32Array })),
-    ),
+    engine.fetchState({
+      exportId: own.id,
+      targets: hashes.map(({ hash }, tensor) => ({ tensor, hash })),
+      sources: [{ ...source.member, complete: true }],
+      share: 0,
+      shares: 1,
+    }),
   );
-  const bytes = weights.byteLength + steps.byteLength;
-  expect(await ended(fetched)).toMatchObject({ type: "op-done", rxBytes: bytes });
+  expect(await ended(fetched)).toMatchObject({ type: "op-done", sources: [source.member.peerId] });
+  // Nothing has changed before the commit.
+  expect(into[1]).toEqual(new Int32Array(steps.length));
+  expect(await ended(sink.start((engine) => engine.commitState(own.id)))).toMatchObject({ type: "op-done" });
   expect(into).toEqual([weights, steps]);
-  expect(source.engine.releaseState(exported.id)).toBe(bytes);
+  const bytes = weights.byteLength + steps.byteLength;
+  // And the hashes of seven leaves.
+  expect(source.engine.releaseState(exported.id)).toBe(bytes + 7 * 16);
   expect(() => source.engine.hashes(exported.id)).toThrow(
     expect.objectContaining({ code: "ERR_PCCL_INVALID_ARGUMENT" }),
   );
 });
 
-it("hashes the XXH3-128 of the bytes", async () => {
+it("gives the root of the tree of XXH3-128", async () => {
   const [source] = peers;
   const data = Int32Array.of(1, 2, 3);
   const exported = source.start((engine) => engine.exportState([{ name: "steps", data }]));
   await ended(exported);
-  // What the reference implementation gives for these 12 little-endian bytes, in its canonical form.
-  const hash = "a76f94d1118f3bcfe6d1006dda205ce7";
+  // The one leaf's hash is a76f94d1118f3bcfe6d1006dda205ce7; this is what the reference implementation gives for
+  // these 16 bytes, in its canonical form.
+  const hash = "c12f6592cb96e1234e824defd5ebe75e";
   expect(source.engine.hashes(exported.id)).toEqual([{ name: "steps", hash }]);
 });
 
@@ -67,21 +77,24 @@ it("ends an export that is released while it is being hashed", async () => {
   );
 });
 
-it("refuses bytes that don't have the announced hash, and a name that isn't exported", async () => {
+it("keeps the tensors as they are when nobody exports what is wanted", async () => {
   const [source, sink] = peers;
-  const exported = source.start((engine) =>
-    engine.exportState([{ name: "weights", data: new Float32Array(100).fill(1) }]),
+  const weights = new Float32Array(100).fill(5);
+  const own = sink.start((engine) => engine.exportState([{ name: "weights", data: weights }]));
+  await ended(own);
+  const fetched = sink.start((engine) =>
+    engine.fetchState({
+      exportId: own.id,
+      targets: [{ tensor: 0, hash: "0".repeat(32) }],
+      sources: [{ ...source.member, complete: true }],
+      share: 0,
+      shares: 1,
+    }),
   );
-  await ended(exported);
-  for (const [name, hash] of [
-    ["weights", "0".repeat(32)],
-    ["biases", source.engine.hashes(exported.id)[0]?.hash as string],
-  ] as const) {
-    const into = new Float32Array(100).fill(5);
-    const fetched = sink.start((engine) => engine.fetchState(source.member, [{ name, hash, into }]));
-    expect(await ended(fetched)).toMatchObject({
-      type: "op-failed",
-      error: { code: "ERR_PCCL_STATE_FETCH_FAILED" },
-    });
-  }
+  expect(await ended(fetched)).toMatchObject({
+    type: "op-failed",
+    error: { code: "ERR_PCCL_STATE_FETCH_FAILED" },
+  });
+  sink.engine.releaseState(own.id);
+  expect(weights).toEqual(new Float32Array(100).fill(5));
 });

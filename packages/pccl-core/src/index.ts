@@ -3,6 +3,7 @@ export {
   CallInProgressError,
   CallMismatchError,
   CancelledError,
+  CheckpointUnreadableError,
   ClosedError,
   CoordinatorLostError,
   CoordinatorUnreachableError,
@@ -28,10 +29,12 @@ export {
   PcclTimeoutError,
   PeerLostError,
   RemovedError,
+  StateChangedError,
   StateFetchFailedError,
   StateLostError,
   StateMismatchError,
   StateRevisionError,
+  StateStrategyError,
   TagInUseError,
   TooManyOpsError,
   UnknownOptionError,
@@ -72,7 +75,7 @@ export {
   type QuantizedFormat,
   type QuantizeOptions,
 } from "./peer/quantization.js";
-export { SharedState, type SharedStateOptions } from "./peer/shared-state.js";
-export type { SyncResult } from "./peer/state-sync.js";
+export { SharedState, type SharedStateOptions, type SharedTensor } from "./peer/shared-state.js";
+export type { Served, SyncResult } from "./peer/state-sync.js";
 export type { PathInfo, Topology } from "./peer/topology.js";
 export type { ArrayOf, DType, Tensor } from "./peer/tensor.js";

@@ -133,10 +133,14 @@ function invalid(message: string): PcclError {
  */
 export function planExperts(counts: readonly ArrayLike<number>[], options: PlanOptions = {}): ExpertPlan {
   const request = requestOf(counts, options);
-  return planOf(
-    request,
-    callNative((addon) => addon.planExperts(request)),
-  );
+  let raw: RawPlan;
+  try {
+    raw = callNative((addon) => addon.planExperts(request));
+  } catch (error) {
+    for (const [rank, row] of counts.entries()) checkRow(rank, row);
+    throw error;
+  }
+  return planOf(request, raw);
 }
 
 function requestOf(counts: readonly ArrayLike<number>[], options: PlanOptions): PlanRequest {
@@ -163,7 +167,7 @@ function requestOf(counts: readonly ArrayLike<number>[], options: PlanOptions): 
     counts: matrix,
     owners:
       options.nativeRanks === undefined
-        ? Float64Array.from({ length: experts }, (_, expert) => nativeRank(expert, experts, ranks))
+        ? new Float64Array(experts).map((_, expert) => nativeRank(expert, experts, ranks))
         : numbersOf("nativeRanks", options.nativeRanks, experts),
     speeds:
       options.rankSpeeds === undefined
@@ -185,31 +189,48 @@ export function nativeRank(expert: number, experts: number, ranks: number): numb
   return Math.floor(((expert + 1) * ranks - 1) / experts);
 }
 
+/**
+ * All rows in one array, valid until the next call: new memory of this size would take longer than the planning.
+ * Typed arrays are copied as they are; native code looks at each number, and checkRow says which one is wrong.
+ */
 function flatten(counts: readonly ArrayLike<number>[]): Float64Array {
   if (!Array.isArray(counts) || counts.length === 0) {
     throw invalid(`counts must be an array with a row for each rank, got ${describe(counts)}`);
   }
   const rows = counts as readonly unknown[];
   const experts = (rows[0] as ArrayLike<number> | undefined)?.length ?? 0;
-  const matrix = new Float64Array(rows.length * experts);
+  const matrix = scratchOf(rows.length * experts);
   for (const [rank, row] of rows.entries()) {
     if (!(Array.isArray(row) || (ArrayBuffer.isView(row) && !(row instanceof DataView)))) {
       throw invalid(`counts[${rank}] must be an array of numbers, got ${describe(row)}`);
     }
-    const values = row as ArrayLike<unknown>;
+    const values = row as ArrayLike<number>;
     if (values.length !== experts) {
       throw invalid(`counts[${rank}] has ${values.length} experts, and counts[0] has ${experts}`);
     }
-    for (let expert = 0; expert < experts; expert++) {
-      const value = values[expert];
-      if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0) {
-        throw invalid(`counts[${rank}][${expert}] must be an integer of 0 or more, got ${describe(value)}`);
-      }
-      matrix[rank * experts + expert] = value;
-    }
+    if (Array.isArray(row) || typeof values[0] !== "number") checkRow(rank, values);
+    matrix.set(values, rank * experts);
   }
   if (experts === 0) throw invalid("counts has rows without experts");
   return matrix;
+}
+
+function checkRow(rank: number, values: ArrayLike<unknown>): void {
+  for (let expert = 0; expert < values.length; expert++) {
+    const value = values[expert];
+    if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0) {
+      throw invalid(`counts[${rank}][${expert}] must be an integer of 0 or more, got ${describe(value)}`);
+    }
+  }
+}
+
+const SCRATCH_MAX = 2 ** 20;
+let scratch = new Float64Array(0);
+
+function scratchOf(count: number): Float64Array {
+  if (count > SCRATCH_MAX) return new Float64Array(count);
+  if (scratch.length < count) scratch = new Float64Array(count);
+  return scratch.subarray(0, count);
 }
 
 function numbersOf(name: string, values: unknown, length: number): Float64Array {
@@ -271,12 +292,22 @@ function eplbOf(
   };
 }
 
+/** Array.from takes ten times as long for it. */
+function toArray(values: Float64Array, start = 0, end: number = values.length): number[] {
+  const array: number[] = [];
+  for (let i = start; i < end; i++) array.push(values[i] as number);
+  return array;
+}
+
 function planOf({ planner, ranks, experts, owners }: PlanRequest, raw: RawPlan): ExpertPlan {
   const at = (values: Float64Array, index: number): number => values[index] as number;
-  const matrix = (values: Float64Array): number[][] =>
-    Array.from({ length: ranks }, (_, rank) => Array.from(values.subarray(rank * ranks, (rank + 1) * ranks)));
+  const matrix = (values: Float64Array): number[][] => {
+    const rows: number[][] = [];
+    for (let rank = 0; rank < ranks; rank++) rows.push(toArray(values, rank * ranks, (rank + 1) * ranks));
+    return rows;
+  };
   const prediction = (seconds: Float64Array): Prediction => ({
-    rankSeconds: Array.from(seconds),
+    rankSeconds: toArray(seconds),
     stepSeconds: seconds.reduce((slowest, rank) => Math.max(slowest, rank), 0),
   });
   const assignments: Interval[][] = [];
@@ -301,8 +332,8 @@ function planOf({ planner, ranks, experts, owners }: PlanRequest, raw: RawPlan):
       target: at(raw.loanTargets, i),
       copies: at(raw.loanCopies, i),
     })),
-    loadsBefore: Array.from(raw.loadsBefore),
-    loadsAfter: Array.from(raw.loadsAfter),
+    loadsBefore: toArray(raw.loadsBefore),
+    loadsAfter: toArray(raw.loadsAfter),
     sendMatrixBefore: matrix(raw.sentBefore),
     sendMatrix: matrix(raw.sentAfter),
     predictedBefore: prediction(raw.secondsBefore),

@@ -17,7 +17,7 @@ export interface Runtime {
  * per model family for speed-ups, two factors for all models for memory. docs/moe-ep.md says how well they fit.
  */
 export const PAPER_RUNTIMES: Readonly<Record<"gpt-oss" | "deepseek", Runtime>> = {
-  "gpt-oss": { expertSeconds: 5e-6, lendSeconds: 4e-3, hiddenPerCopy: 2.8, ffnPerCopy: 6.5 },
+  "gpt-oss": { expertSeconds: 3e-6, lendSeconds: 4e-3, hiddenPerCopy: 2.8, ffnPerCopy: 6.5 },
   deepseek: { expertSeconds: 79e-6, lendSeconds: 13.4e-3, hiddenPerCopy: 2.8, ffnPerCopy: 6.5 },
 };
 

@@ -9,7 +9,7 @@ import { Coordinator } from "@pccl/core/coordinator";
 import type { ExpertFormat } from "../experts/experts.js";
 import type { Sample } from "../planner/cost-model.js";
 import type { Calibration } from "./calibration.js";
-import { ExpertPasses, median } from "./expert-passes.js";
+import { ExpertPasses, typical } from "./expert-passes.js";
 import type { NeighbourJob, NeighbourNews } from "./neighbour.js";
 
 export interface CalibrateOptions {
@@ -91,7 +91,7 @@ async function measureLink(coordinator: string): Promise<Sample[]> {
   for (const { bytes, times } of MESSAGES) {
     const seconds: number[] = [];
     for (let i = 0; i < times; i++) seconds.push(await thereAndBack(communicator, bytes));
-    samples.push({ size: bytes, seconds: median(seconds) / 2 });
+    samples.push({ size: bytes, seconds: typical(seconds) / 2 });
   }
   return samples;
 }
@@ -113,7 +113,7 @@ function measureMemory(): number {
     target.set(source);
     seconds.push((performance.now() - begin) / 1e3);
   }
-  return MEMORY_BYTES / median(seconds);
+  return MEMORY_BYTES / typical(seconds);
 }
 
 /** The other process, and what it has said. */

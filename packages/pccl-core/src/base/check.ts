@@ -42,6 +42,14 @@ export function checkNumber(call: string, name: string, value: unknown, min: num
   return value;
 }
 
+export function checkBoolean(call: string, name: string, value: unknown): boolean {
+  if (typeof value === "boolean") return value;
+  throw pcclError(
+    "ERR_PCCL_INVALID_ARGUMENT",
+    `${call}: ${name} must be true or false, got ${describe(value)}.`,
+  );
+}
+
 export function checkOneOf<T extends string>(
   call: string,
   name: string,

@@ -147,15 +147,27 @@ export const ERROR_CATALOGUE = {
     meaning: "A peer offers a revision that doesn't follow the group's last one.",
     remedy: "Advance the revision by one per sync, or join with the revision that sync returned.",
   },
+  ERR_PCCL_STATE_STRATEGY: {
+    retryable: false,
+    meaning: "The strategies that the peers offer their shared states with don't go together.",
+    remedy:
+      "Use enforce-popular on all peers, or send-only on some and receive-only on the others; seed a group only when no holder is left.",
+  },
   ERR_PCCL_STATE_LOST: {
     retryable: false,
     meaning: "Every holder of the group's last revision is gone.",
-    remedy: 'Load a checkpoint on one peer and sync it with strategy "send-only".',
+    remedy: "Load a checkpoint on one peer and call seedSharedState with it, syncSharedState on the others.",
+  },
+  ERR_PCCL_STATE_CHANGED: {
+    retryable: true,
+    meaning:
+      "A tensor of a shared state was written to while it was being synced, and another peer got to see that.",
+    remedy: "Write to the tensors only between syncs; with background, only after `served` has resolved.",
   },
   ERR_PCCL_STATE_FETCH_FAILED: {
     retryable: true,
-    meaning: "A tensor couldn't be fetched, or its bytes didn't have the announced hash.",
-    remedy: "Sync again. This peer's tensors are unchanged.",
+    meaning: "No peer was left from which all tensors that differ could be fetched.",
+    remedy: "Sync again. This peer's tensors are unchanged, and what has come needn't come again.",
   },
   ERR_PCCL_LAYOUT_MISMATCH: {
     retryable: false,
@@ -166,6 +178,11 @@ export const ERROR_CATALOGUE = {
     retryable: false,
     meaning: "A model's parameters hold NaN or infinity. Nothing was sent, so no other peer was harmed.",
     remedy: "Lower the learning rate or skip such batches; restart this peer to take the group's parameters.",
+  },
+  ERR_PCCL_CHECKPOINT_UNREADABLE: {
+    retryable: false,
+    meaning: "A checkpoint's files are damaged, or of another format.",
+    remedy: "Restore them, or delete that checkpoint: the one before is then used.",
   },
   ERR_PCCL_NATIVE_LOAD: {
     retryable: false,

@@ -137,8 +137,16 @@ export class StateRevisionError extends PcclError {
   declare readonly code: "ERR_PCCL_STATE_REVISION";
 }
 
+export class StateStrategyError extends PcclError {
+  declare readonly code: "ERR_PCCL_STATE_STRATEGY";
+}
+
 export class StateLostError extends PcclError {
   declare readonly code: "ERR_PCCL_STATE_LOST";
+}
+
+export class StateChangedError extends PcclError {
+  declare readonly code: "ERR_PCCL_STATE_CHANGED";
 }
 
 export class StateFetchFailedError extends PcclError {
@@ -151,6 +159,10 @@ export class LayoutMismatchError extends PcclError {
 
 export class NotFiniteError extends PcclError {
   declare readonly code: "ERR_PCCL_NOT_FINITE";
+}
+
+export class CheckpointUnreadableError extends PcclError {
+  declare readonly code: "ERR_PCCL_CHECKPOINT_UNREADABLE";
 }
 
 export class NativeLoadError extends PcclError {
@@ -193,10 +205,13 @@ export const ERROR_CLASSES: { readonly [Code in PcclErrorCode]: ErrorClass<Code>
   ERR_PCCL_JOURNAL_FAILED: JournalFailedError,
   ERR_PCCL_STATE_MISMATCH: StateMismatchError,
   ERR_PCCL_STATE_REVISION: StateRevisionError,
+  ERR_PCCL_STATE_STRATEGY: StateStrategyError,
   ERR_PCCL_STATE_LOST: StateLostError,
+  ERR_PCCL_STATE_CHANGED: StateChangedError,
   ERR_PCCL_STATE_FETCH_FAILED: StateFetchFailedError,
   ERR_PCCL_LAYOUT_MISMATCH: LayoutMismatchError,
   ERR_PCCL_NOT_FINITE: NotFiniteError,
+  ERR_PCCL_CHECKPOINT_UNREADABLE: CheckpointUnreadableError,
   ERR_PCCL_NATIVE_LOAD: NativeLoadError,
   ERR_PCCL_INTERNAL: InternalError,
 };

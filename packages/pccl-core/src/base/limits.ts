@@ -33,7 +33,7 @@ export const MEASUREMENT_AGE_DEFAULT_MS = 600_000;
 export const MEASURED_PARTNERS_MAX = 64;
 
 /** Moves that a search for a better ring order looks at while the coordinator's peers wait: some 50 ms of its time. */
-export const RING_SEARCH_EVALUATIONS = 1_000_000;
+export const RING_SEARCH_EVALUATIONS = 300_000;
 
 export const PEERS_MAX = 4_096;
 
@@ -68,6 +68,8 @@ export const CONNECTIONS_PER_PEER_MAX = 64;
 /** Tensors of one shared state, and bytes of one name. */
 export const STATE_TENSORS_MAX = 65_536;
 export const STATE_NAME_BYTES_MAX = 512;
+/** How many members that have all of a state, and how many that fetch it too, one that fetches is told of. */
+export const SYNC_SOURCES_MAX = 16;
 
 /** gRPC message size: a SyncOffer with STATE_TENSORS_MAX entries fits. */
 export const CONTROL_MESSAGE_BYTES_MAX: number = 64 * 1024 * 1024;

@@ -3,19 +3,16 @@
  * members that it is done, so that an op is the barrier before the next one, and needs no other. An iteration's time is
  * that of the peer that it took longest. All that the peers have to agree on they agree on by all-reduces.
  */
-import { createHash } from "node:crypto";
-import { setTimeout as delay } from "node:timers/promises";
 import { pcclError } from "../base/errors.js";
 import { OPS_IN_FLIGHT_DEFAULT } from "../base/limits.js";
 import type { Communicator } from "../peer/communicator.js";
 import { connect } from "../peer/connect.js";
-import type { Tensor } from "../peer/tensor.js";
 import { COLLECTIVES } from "./collectives.js";
+import { isSame, join, maxOverAll, median } from "./group.js";
 import type { BenchJob, Measurement, Progress } from "./job.js";
 import { formatSize } from "./size.js";
 import { makeWork, usableBytes, type Work } from "./work.js";
 
-const JOIN_POLL_MS = 50;
 const ESTIMATE_RUNS = 2;
 const WARM_UP_MAX = 500;
 const TARGET_SECONDS = 1;
@@ -55,36 +52,6 @@ export async function measure(coordinator: string, job: BenchJob, hooks: Measure
   }
   signal?.removeEventListener("abort", onAbort);
   return comm.rank;
-}
-
-/** Lets others in until all are there, and makes sure that all were told the same. */
-async function join(comm: Communicator, job: BenchJob, timeoutMs: number): Promise<void> {
-  const deadlineMs = performance.now() + timeoutMs;
-  while (comm.groupWorldSize < job.world) {
-    if (performance.now() > deadlineMs) {
-      const what = `only ${comm.groupWorldSize} of ${job.world} peers came in ${timeoutMs} ms`;
-      throw pcclError("ERR_PCCL_TIMEOUT", `bench: ${what}`);
-    }
-    if (await comm.hasPendingPeers()) await comm.updateTopology();
-    else await delay(JOIN_POLL_MS);
-  }
-  const different = (what: string): Error =>
-    pcclError(
-      "ERR_PCCL_INVALID_ARGUMENT",
-      `bench: all peers must be started with the same arguments; ${what}`,
-    );
-  if (comm.groupWorldSize > job.world) {
-    throw different(`this one with --world ${job.world}, but there are ${comm.groupWorldSize} peers`);
-  }
-  const digest = createHash("sha256").update(JSON.stringify(job)).digest().readBigUInt64LE();
-  if (!(await isSame(comm, job, digest))) throw different("they differ");
-}
-
-/** Whether all peers have the same number. */
-async function isSame(comm: Communicator, job: BenchJob, value: bigint): Promise<boolean> {
-  const extremes = BigUint64Array.of(value, BigInt.asUintN(64, ~value));
-  await maxOverAll(comm, job, extremes);
-  return extremes[0] === BigInt.asUintN(64, ~(extremes[1] as bigint));
 }
 
 async function measureSize(
@@ -160,13 +127,6 @@ async function slowest(comm: Communicator, job: BenchJob, seconds: Float64Array)
   return seconds;
 }
 
-/** Ops go on without a peer that is gone, so what was done before is that of all only if this is. */
-async function maxOverAll(comm: Communicator, job: BenchJob, values: Tensor): Promise<void> {
-  const { worldSize } = await comm.allReduce(values, undefined, { op: "max" });
-  if (worldSize === job.world) return;
-  throw pcclError("ERR_PCCL_PEER_LOST", `bench: only ${worldSize} of the ${job.world} peers are left`);
-}
-
 function describeTimes(
   { collective, world, dtype, op, quantize, skew }: BenchJob,
   bytes: number,
@@ -174,9 +134,8 @@ function describeTimes(
   sorted: Float64Array,
 ): Measurement {
   const { reduces, busFactor } = COLLECTIVES[collective];
-  const middle = sorted.length / 2;
   const at = (index: number): number => sorted[index] as number;
-  const medianSeconds = (at(Math.ceil(middle) - 1) + at(Math.floor(middle))) / 2;
+  const medianSeconds = median(sorted);
   const algbwGBps = bytes / medianSeconds / 1e9;
   return {
     collective,

@@ -9,17 +9,20 @@ import { endsWithin, kill, start } from "../process/child.js";
 import type { BenchJob, Measurement, Progress } from "./job.js";
 import type { PeerConfig, PeerMessage } from "./messages.js";
 import { formatSize } from "./size.js";
+import type { StateMeasurement } from "./state/job.js";
 
 /** When peers have lost one of them: how long the process of that one may take to be seen to have ended. */
 const CAUSE_TIMEOUT_MS = 2_000;
 const END_TIMEOUT_MS = 20_000;
 
-export interface BenchHooks {
+export interface RunHooks<M> {
   /** Ends the run: it rejects with the signal's reason. */
   readonly signal: AbortSignal;
   readonly onProgress: (progress: Progress) => void;
-  readonly onMeasurement: (measurement: Measurement) => void;
+  readonly onMeasurement: (measurement: M) => void;
 }
+
+export type BenchHooks = RunHooks<Measurement>;
 
 /** Where the peers are: each in a network namespace, and a coordinator that all of them reach. */
 export interface BenchPlace {
@@ -39,8 +42,18 @@ export async function runBench(job: BenchJob, hooks: BenchHooks): Promise<void> 
 
 /** Likewise, elsewhere. */
 export async function runBenchAt(place: BenchPlace, job: BenchJob, hooks: BenchHooks): Promise<void> {
+  await runPeers(place, { job }, job.world, hooks);
+}
+
+/** Runs `world` peers with the same job. Rejects as runBench does. */
+export async function runPeers<M extends Measurement | StateMeasurement>(
+  place: BenchPlace,
+  job: Omit<PeerConfig, "coordinator">,
+  world: number,
+  hooks: RunHooks<M>,
+): Promise<void> {
   hooks.signal.throwIfAborted();
-  const run = new Run(place, job, hooks);
+  const run = new Run(place, job, world, hooks);
   try {
     await run.done;
   } finally {
@@ -48,10 +61,10 @@ export async function runBenchAt(place: BenchPlace, job: BenchJob, hooks: BenchH
   }
 }
 
-class Run {
+class Run<M extends Measurement | StateMeasurement> {
   /** Resolves when all peers are done and have ended. */
   readonly done: Promise<void>;
-  readonly #hooks: BenchHooks;
+  readonly #hooks: RunHooks<M>;
   readonly #children: readonly ChildProcess[];
   readonly #world: number;
   #ended = 0;
@@ -61,16 +74,21 @@ class Run {
   #reject!: (reason: unknown) => void;
   readonly #onAbort = (): void => this.#reject(this.#hooks.signal.reason);
 
-  constructor({ coordinator, namespaceOf }: BenchPlace, job: BenchJob, hooks: BenchHooks) {
+  constructor(
+    { coordinator, namespaceOf }: BenchPlace,
+    job: Omit<PeerConfig, "coordinator">,
+    world: number,
+    hooks: RunHooks<M>,
+  ) {
     this.#hooks = hooks;
-    this.#world = job.world;
+    this.#world = world;
     this.done = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
     });
     hooks.signal.addEventListener("abort", this.#onAbort, { once: true });
-    const config: PeerConfig = { coordinator, job };
-    this.#children = Array.from({ length: job.world }, (_, index) => {
+    const config: PeerConfig = { coordinator, ...job };
+    this.#children = Array.from({ length: world }, (_, index) => {
       const child = start(new URL("./peer.js", import.meta.url), [JSON.stringify(config)], {
         namespace: namespaceOf(index),
       });
@@ -95,7 +113,7 @@ class Run {
           this.#hooks.onProgress(message.progress);
           break;
         case "measurement":
-          this.#hooks.onMeasurement(message.measurement);
+          this.#hooks.onMeasurement(message.measurement as M);
           break;
         case "done":
           void this.#expectEnd(child, number);

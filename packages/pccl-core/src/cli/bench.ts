@@ -12,6 +12,7 @@ import { formatSize, parseSizes } from "../bench/size.js";
 import { usableBytes } from "../bench/work.js";
 import { checkInteger, checkNumber, checkOneOf } from "../base/check.js";
 import { CONNECTIONS_PER_PEER_MAX, OPS_IN_FLIGHT_MAX } from "../base/limits.js";
+import { runStateBenchCommand } from "./bench-state.js";
 import { runWanBenchCommand } from "./bench-wan.js";
 import { StatusLine } from "./status-line.js";
 import { UsageError } from "./usage.js";
@@ -28,6 +29,7 @@ const BYTES_HELP = COLLECTIVE_NAMES.map((name) => `  ${name.padEnd(16)} ${COLLEC
 );
 
 export const BENCH_USAGE: string = `Usage: pccl bench COLLECTIVE [options]
+       pccl bench state [options]                 (shared state; see pccl bench state --help)
        pccl bench wan SCENARIO.json [options]     (over emulated links; see pccl bench wan --help)
 
 Measures a collective through the public API: starts a coordinator and N peers as processes of
@@ -167,6 +169,7 @@ function checkSkew(text: string, world: number): number {
 /** Runs to the end, or until a signal; returns the exit code. Throws UsageError or PcclError. */
 export async function runBenchCommand(args: readonly string[]): Promise<number> {
   if (args[0] === "wan") return await runWanBenchCommand(args.slice(1));
+  if (args[0] === "state") return await runStateBenchCommand(args.slice(1));
   const parsed = parseBenchArguments(args);
   if (parsed === undefined) {
     process.stdout.write(BENCH_USAGE);

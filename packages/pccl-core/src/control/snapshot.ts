@@ -18,8 +18,9 @@ import {
   recount,
   type Stall,
 } from "../membership/state.js";
+import type { SyncRecord } from "../membership/election.js";
+import type { Participant, Sync } from "../membership/sync.js";
 import type { PathRecord } from "../membership/host-paths.js";
-import type { Sync, SyncRecord } from "../membership/sync.js";
 import { opKey } from "../membership/verdicts.js";
 import type { Call } from "../membership/calls.js";
 import type { Endpoint__Output } from "./generated/pccl/v1/Endpoint.js";
@@ -122,9 +123,16 @@ export function encodeSnapshot({ number, nowMs, state }: Snapshot): Uint8Array {
       holders: [...holders],
     })),
     paths: [...paths].flatMap(([from, found]) => [...found].map(([to, record]) => ({ from, to, ...record }))),
-    measurements: [...measurements].map(([id, measurement]) => ({ id, ...measurement })),
+    measurements: [...measurements].map(([id, { from, to, by, deadlineMs }]) => ({
+      id,
+      from,
+      to,
+      byTo: by === "to",
+      deadlineMs,
+    })),
     nextMeasurementId,
-    optimizing: optimizing === undefined ? null : { queue: optimizing.queue.map(([a, b]) => ({ a, b })) },
+    optimizing:
+      optimizing === undefined ? null : { queue: optimizing.queue.map(([from, to]) => ({ from, to })) },
     orders: [...orders].map(([group, peerIds]) => ({ group, peerIds: [...peerIds] })),
     ...(tickedAtMs !== undefined && { tickedAtMs }),
   });
@@ -179,14 +187,14 @@ export function decodeSnapshot(bytes: Uint8Array): Snapshot {
     ),
     paths: pathsFromWire(wire.paths),
     measurements: new Map(
-      wire.measurements.map(({ id, a, b, again, deadlineMs }): [number, Measurement] => [
+      wire.measurements.map(({ id, from, to, byTo, deadlineMs }): [number, Measurement] => [
         Number(id),
-        { a: Number(a), b: Number(b), again, deadlineMs },
+        { from: Number(from), to: Number(to), by: byTo ? "to" : "from", deadlineMs },
       ]),
     ),
     nextMeasurementId: Number(wire.nextMeasurementId),
     optimizing: wire.optimizing
-      ? { queue: wire.optimizing.queue.map(({ a, b }): [number, number] => [Number(a), Number(b)]) }
+      ? { queue: wire.optimizing.queue.map(({ from, to }): [number, number] => [Number(from), Number(to)]) }
       : undefined,
     orders: new Map(wire.orders.map(({ group, peerIds }) => [group, peerIds.map(Number)])),
     tallies: new Map(),
@@ -388,16 +396,22 @@ function stallFromWire({ missing, asked, ...op }: WireStallOutput): Stall {
   };
 }
 
-function syncToWire(group: number, { revision, participants, receivers, done, lost }: Sync): WireSync {
-  return { group, revision, participants: [...participants], receivers, done: [...done], lost: [...lost] };
+const PARTICIPANT_STATES = ["fetching", "done", "failed"] as const satisfies Participant["state"][];
+
+function syncToWire(group: number, { revision, receivers, participants }: Sync): WireSync {
+  const list = [...participants].map(([peerId, { requestId, background, state }]) => ({
+    peerId,
+    requestId,
+    background,
+    state: PARTICIPANT_STATES.indexOf(state),
+  }));
+  return { group, revision, receivers, participants: list };
 }
 
-function syncFromWire({ revision, participants, receivers, done, lost }: WireSyncOutput): Sync {
-  return {
-    revision: Number(revision),
-    participants: participants.map(Number),
-    receivers,
-    done: new Set(done.map(Number)),
-    lost: lost.map(Number),
-  };
+function syncFromWire({ revision, receivers, participants }: WireSyncOutput): Sync {
+  const list = participants.map(({ peerId, requestId, background, state }): [number, Participant] => [
+    Number(peerId),
+    { requestId, background, state: PARTICIPANT_STATES[state] ?? "failed" },
+  ]);
+  return { revision: Number(revision), receivers, participants: new Map(list) };
 }

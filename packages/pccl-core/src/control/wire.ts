@@ -7,6 +7,7 @@ import {
   HOST_ID_CHARACTERS_MAX,
   PEERS_MAX,
   STATE_NAME_BYTES_MAX,
+  SYNC_SOURCES_MAX,
   STATE_TENSORS_MAX,
 } from "../base/limits.js";
 import type {
@@ -18,12 +19,13 @@ import type {
   OpReport,
   OpState,
   OpVerdict,
-  PathSpeeds,
+  PathSpeed,
   PeerMessage,
   Ring,
   RingOp,
   StateEntry,
   SyncFetch,
+  SyncSource,
   SyncStrategy,
   View,
 } from "../membership/messages.js";
@@ -43,7 +45,7 @@ import type {
   PeerMessage__Output as WirePeerOutput,
 } from "./generated/pccl/v1/PeerMessage.js";
 import type { PathInfo__Output } from "./generated/pccl/v1/PathInfo.js";
-import type { PathSpeeds__Output } from "./generated/pccl/v1/PathSpeeds.js";
+import type { PathSpeed__Output } from "./generated/pccl/v1/PathSpeed.js";
 import type { Relay__Output } from "./generated/pccl/v1/Relay.js";
 import type { Ring as WireRing, Ring__Output } from "./generated/pccl/v1/Ring.js";
 import type { StateEntry__Output } from "./generated/pccl/v1/StateEntry.js";
@@ -78,6 +80,7 @@ const STRATEGIES = {
   SYNC_STRATEGY_ENFORCE_POPULAR: "enforce-popular",
   SYNC_STRATEGY_RECEIVE_ONLY: "receive-only",
   SYNC_STRATEGY_SEND_ONLY: "send-only",
+  SYNC_STRATEGY_SEED: "seed",
 } as const satisfies Record<string, SyncStrategy>;
 
 /** The key of `names` that stands for `value`. */
@@ -261,11 +264,10 @@ function failureFromWire(wire: LinkFailure__Output): LinkFailure {
   return { peerId: integer("failures.peer_id", wire.peerId, 1), reason: shortText(wire.reason) };
 }
 
-function speedsFromWire(wire: PathSpeeds__Output): PathSpeeds {
+function speedFromWire(wire: PathSpeed__Output): PathSpeed {
   return {
-    txBytesPerSecond: finite("speeds.tx_bytes_per_second", wire.txBytesPerSecond, 0),
-    rxBytesPerSecond: finite("speeds.rx_bytes_per_second", wire.rxBytesPerSecond, 0),
-    rttMs: finite("speeds.rtt_ms", wire.rttMs, 0),
+    bytesPerSecond: finite("speed.bytes_per_second", wire.bytesPerSecond, 0),
+    rttMs: finite("speed.rtt_ms", wire.rttMs, 0),
   };
 }
 
@@ -284,6 +286,7 @@ function entriesFromWire(wire: readonly StateEntry__Output[]): StateEntry[] {
       dtype: entry.dtype,
       count: integer("entries.count", entry.count, 0),
       hash: hashToHex("entries.hash", entry.hash),
+      allowInequality: entry.allowInequality,
     };
   });
 }
@@ -355,8 +358,8 @@ function peerMessage(wire: WirePeerOutput): PeerMessage {
         kind: "measured",
         measurementId: integer("measured.measurement_id", measured.measurementId, 1),
         result:
-          measured.result === "speeds"
-            ? speedsFromWire(present("measured.speeds", measured.speeds))
+          measured.result === "speed"
+            ? speedFromWire(present("measured.speed", measured.speed))
             : { reason: shortText(measured.reason ?? "") },
       };
     }
@@ -367,6 +370,7 @@ function peerMessage(wire: WirePeerOutput): PeerMessage {
         requestId: offer.requestId,
         revision: integer("sync_offer.revision", offer.revision, 0),
         strategy: enumOf("sync_offer.strategy", STRATEGIES, offer.strategy),
+        background: offer.background,
         entries: entriesFromWire(offer.entries),
       };
     }
@@ -436,8 +440,8 @@ function peerMessageBody(message: PeerMessage): WirePeerMessage {
     case "measured": {
       const { measurementId, result } = message;
       if ("reason" in result) return { measured: { measurementId, reason: result.reason } };
-      const { txBytesPerSecond, rxBytesPerSecond, rttMs } = result;
-      return { measured: { measurementId, speeds: { txBytesPerSecond, rxBytesPerSecond, rttMs } } };
+      const { bytesPerSecond, rttMs } = result;
+      return { measured: { measurementId, speed: { bytesPerSecond, rttMs } } };
     }
     case "sync-offer":
       return {
@@ -445,12 +449,8 @@ function peerMessageBody(message: PeerMessage): WirePeerMessage {
           requestId: message.requestId,
           revision: message.revision,
           strategy: nameOf(STRATEGIES, message.strategy),
-          entries: message.entries.map(({ name, dtype, count, hash }) => ({
-            name,
-            dtype,
-            count,
-            hash: hexToHash(hash),
-          })),
+          background: message.background,
+          entries: message.entries.map(({ hash, ...entry }) => ({ ...entry, hash: hexToHash(hash) })),
         },
       };
     case "sync-done": {
@@ -550,11 +550,12 @@ function coordinatorMessage(wire: WireCoordinatorOutput): CoordinatorMessage {
       return { kind: "topology-info", requestId, info };
     }
     case "measure": {
-      const { measurementId, target } = present("measure", wire.measure);
+      const { measurementId, target, receives } = present("measure", wire.measure);
       return {
         kind: "measure",
         measurementId: integer("measure.measurement_id", measurementId, 1),
         target: memberFromWire("measure.target", present("measure.target", target)),
+        direction: receives ? "receive" : "send",
       };
     }
     case "syncPlan": {
@@ -563,10 +564,14 @@ function coordinatorMessage(wire: WireCoordinatorOutput): CoordinatorMessage {
         kind: "sync-plan",
         requestId: plan.requestId,
         revision: integer("sync_plan.revision", plan.revision, 0),
-        source:
-          plan.source === null || plan.source === undefined
-            ? undefined
-            : memberFromWire("sync_plan.source", plan.source),
+        sources: atMost("sync_plan.sources", plan.sources, 2 * SYNC_SOURCES_MAX).map(
+          ({ member, complete }): SyncSource => ({
+            member: memberFromWire("sync_plan.sources.member", present("member", member)),
+            complete,
+          }),
+        ),
+        share: plan.share,
+        shares: integer("sync_plan.shares", plan.shares, plan.share + 1),
         fetches: plan.fetches.map(
           (fetch: SyncFetch__Output): SyncFetch => ({
             name: fetch.name,
@@ -582,6 +587,10 @@ function coordinatorMessage(wire: WireCoordinatorOutput): CoordinatorMessage {
         requestId: complete.requestId,
         revision: integer("sync_complete.revision", complete.revision, 0),
       };
+    }
+    case "syncEnded": {
+      const { requestId, revision } = present("sync_ended", wire.syncEnded);
+      return { kind: "sync-ended", requestId, revision: integer("sync_ended.revision", revision, 0) };
     }
     case "callFailed": {
       const { requestId, code, message } = present("call_failed", wire.callFailed);
@@ -655,22 +664,31 @@ function coordinatorMessageBody(message: CoordinatorMessage): WireCoordinatorMes
         topologyInfo: { requestId: message.requestId, epoch, ring: ringToWire(ring), paths: [...paths] },
       };
     }
-    case "measure":
-      return {
-        measure: { measurementId: message.measurementId, target: memberToWire(message.target) },
-      };
+    case "measure": {
+      const { measurementId, target, direction } = message;
+      return { measure: { measurementId, target: memberToWire(target), receives: direction === "receive" } };
+    }
     case "sync-plan":
       return {
         syncPlan: {
           requestId: message.requestId,
           revision: message.revision,
-          source: message.source === undefined ? null : memberToWire(message.source),
+          sources: message.sources.map(({ member, complete }) => ({
+            member: memberToWire(member),
+            complete,
+          })),
+          share: message.share,
+          shares: message.shares,
           fetches: message.fetches.map(({ name, hash }) => ({ name, hash: hexToHash(hash) })),
         },
       };
     case "sync-complete": {
       const { requestId, revision } = message;
       return { syncComplete: { requestId, revision } };
+    }
+    case "sync-ended": {
+      const { requestId, revision } = message;
+      return { syncEnded: { requestId, revision } };
     }
     case "call-failed": {
       const { requestId, code, message: text } = message;

@@ -1,335 +1,458 @@
 /**
- * Synchronous DiLoCo (Douillard et al. 2023, arXiv:2311.08105): every peer trains alone for a number of inner
- * steps; an outer step then averages how far the peers have moved and takes one step of an outer optimizer with it.
+ * DiLoCo: every peer trains alone for many inner steps; then the peers average how far they have moved, and an outer
+ * optimizer moves the group's parameters by it. schedule.ts says when, wire.ts how it travels, guard.ts what is left
+ * out; here it is put together, and peers come, go and die.
+ *
+ * Newcomers are admitted when a round has been settled, while nothing is in flight. They receive the group's outer
+ * state, verified, and take part in the next round, at first with the weight of the few steps that they have done: with
+ * the schedules that launch the next round at once that is 0, and its result still reaches them as it does the others.
  */
-import { checkInteger, checkNumber, checkOptions, checkSignal, describe } from "../base/check.js";
-import { CancelledError, PcclError, pcclError, PcclTimeoutError } from "../base/errors.js";
-import { TIMEOUT_MAX_MS } from "../base/limits.js";
+import { type PcclError, pcclError, PcclTimeoutError } from "../base/errors.js";
 import type { CallOptions } from "../peer/call-limits.js";
-import { Communicator } from "../peer/communicator.js";
-import type { AllReduceAllResult } from "../peer/reduce-list.js";
-import { SharedState } from "../peer/shared-state.js";
-import type { SyncResult } from "../peer/state-sync.js";
-import { OuterOptimizer, type OuterOptimizerOptions } from "./outer-optimizer.js";
-import { checkLayout, layoutLength, type ParameterSource, type ParameterSpan } from "./parameters.js";
+import type { Restored } from "./checkpoint.js";
+import { type DilocoEvents, Listeners, type OuterStep } from "./events.js";
+import { exchange, type Offer, type Outcome } from "./exchange.js";
+import type { Fragment } from "./fragments.js";
+import { remember } from "./guard.js";
+import { LocalModel } from "./local-model.js";
+import { admitNewcomers, syncGroup, waitForCompany } from "./membership.js";
+import {
+  checkDilocoOptions,
+  checkRunOptions,
+  type DilocoOptions,
+  type RunOptions,
+  type Settings,
+} from "./options.js";
+import { OuterState } from "./outer-state.js";
+import { Prediction } from "./prediction.js";
+import { meanLoss, type RosterEntry } from "./roster.js";
+import { StepCount, type StepOptions, Stopwatch } from "./step-count.js";
 
-export interface DiLoCoOptions {
-  /** What is trained. Names and lengths are the same on every peer of the group. */
-  readonly parameters: ParameterSource;
-  /** Inner steps between two outer steps, the same on every peer; 500 unless told. */
-  readonly innerSteps?: number;
-  /** The same on every peer; η 0.7 and μ 0.9 unless told. */
-  readonly outer?: OuterOptimizerOptions;
-  /** Ends training: an outer step that is waiting rejects with its reason. Close the communicator then. */
-  readonly signal?: AbortSignal | undefined;
-  /**
-   * How long join() or an outer step may take, in milliseconds: then it rejects with ERR_PCCL_TIMEOUT, which names
-   * the peers that were waited for. No limit unless told.
-   */
-  readonly timeoutMs?: number | undefined;
+/** One average of one fragment, from its launch to its settling. */
+interface Round {
+  readonly fragment: number;
+  readonly offer: Offer;
+  /** The exchange, once it has begun. */
+  running: Promise<Outcome> | undefined;
+  /** Whether newcomers wait to be admitted when it is settled: the same answer on every peer. */
+  pending: Promise<boolean> | undefined;
 }
 
-export interface StepOptions {
-  /** The inner step's training loss. */
-  readonly loss?: number;
-}
-
-export interface OuterStep {
-  /** Outer steps that the group's parameters have behind them, this one included. */
-  readonly index: number;
-  /** Peers whose work is in this step. */
-  readonly worldSize: number;
-  /** The view at the step's end: peers that were admitted in this step belong to it. */
-  readonly epoch: number;
-  /** Mean over the inner steps and the peers that gave a loss; undefined if none did. */
-  readonly loss: number | undefined;
-  /** Bytes this peer sent and received, those for newcomers included. */
-  readonly txBytes: number;
-  readonly rxBytes: number;
-  /** Attempts of the reduction that a change of membership aborted. */
-  readonly retriedOps: number;
-  /** Tensors in which this peer had come to differ from the group and that were replaced; normally none. */
-  readonly repairedKeys: readonly string[];
-  /** Since the last outer step's end: `waiting` is in calls that involve other peers, `computing` the rest. */
-  readonly seconds: { readonly computing: number; readonly waiting: number };
-}
-
-/** Sets this op apart from the caller's own, which are free to use small tags. */
-const TAG = 0x64_69_6c_6f_63_6fn;
-
-/** A failed sync is a death or a torn connection of some peer; that many in a row is something else. */
-const SYNC_ATTEMPTS_MAX = 16;
-
-export class DiLoCo {
-  readonly innerSteps: number;
-  readonly #communicator: Communicator;
-  readonly #source: ParameterSource;
-  readonly #layout: readonly ParameterSpan[];
-  readonly #optimizer: OuterOptimizer;
-  readonly #signal: AbortSignal | undefined;
-  readonly #timeoutMs: number | undefined;
-  /** θ and its momentum: the same bytes on every peer between two outer steps. */
-  readonly #parameters: Float32Array;
-  readonly #momentum: Float32Array;
-  readonly #state: SharedState;
-  /** Δ, and behind it the loss and whether there is one: all are averaged in one op. */
-  readonly #reduced: Float32Array;
-  #hashes: Readonly<Record<string, string>> = {};
-  #innerStepsDone = 0;
-  #lossSum = 0;
-  #losses = 0;
-  #running = false;
+export class Diloco {
+  readonly #settings: Settings;
+  readonly #state: OuterState;
+  readonly #local: LocalModel;
+  readonly #count: StepCount;
+  readonly #watch: Stopwatch = new Stopwatch();
+  readonly #listeners: Listeners = new Listeners();
+  readonly #prediction: Prediction;
+  /** A fragment's contribution, and the sum of all, packed. */
+  readonly #send: Float32Array;
+  readonly #recv: Float32Array;
+  #round: Round | undefined;
+  #untilLaunch = 0;
+  #untilSettling = 0;
+  #phase: "new" | "joining" | "idle" | "in-step" | "ending-step" = "new";
+  #isRestored = false;
   #failure: { readonly error: unknown } | undefined;
-  #lastEnd: number = performance.now();
-  #waitedMs = 0;
 
-  private constructor(communicator: Communicator, options: DiLoCoOptions) {
-    const call = "DiLoCo.join";
-    checkOptions(call, options, ["parameters", "innerSteps", "outer", "signal", "timeoutMs"]);
-    if (!(communicator instanceof Communicator)) {
-      throw pcclError(
-        "ERR_PCCL_INVALID_ARGUMENT",
-        `${call}: the first argument must be a Communicator, got ${describe(communicator)}.`,
-      );
-    }
-    const source = options?.parameters;
-    if (typeof source?.read !== "function" || typeof source.write !== "function") {
-      throw pcclError(
-        "ERR_PCCL_INVALID_ARGUMENT",
-        `${call}: parameters must be a ParameterSource (layout, read, write), got ${describe(source)}.`,
-      );
-    }
-    checkLayout(call, source.layout);
-    this.innerSteps = checkInteger(call, "innerSteps", options.innerSteps ?? 500, 1, Number.MAX_SAFE_INTEGER);
-    this.#optimizer = new OuterOptimizer(options.outer);
-    this.#communicator = communicator;
-    this.#source = source;
-    this.#signal = checkSignal(call, options.signal);
-    const { timeoutMs } = options;
-    if (timeoutMs !== undefined) checkInteger(call, "timeoutMs", timeoutMs, 1, TIMEOUT_MAX_MS);
-    this.#timeoutMs = timeoutMs;
-    this.#layout = source.layout.map(({ name, length }) => ({ name, length }));
-    const length = layoutLength(this.#layout);
-    this.#parameters = new Float32Array(length);
-    this.#momentum = new Float32Array(length);
-    this.#reduced = new Float32Array(length + 2);
-    this.#state = new SharedState(
-      { ...this.#spans("parameters/", this.#parameters), ...this.#spans("momentum/", this.#momentum) },
-      { revision: 0 },
-    );
+  /** Checks its options; nothing is sent before join(). */
+  constructor(options: DilocoOptions) {
+    const settings = checkDilocoOptions(options);
+    const { source, schedule, optimizer, weighting, description } = settings;
+    this.#settings = settings;
+    this.#state = new OuterState(source.layout, schedule.fragments, optimizer, description);
+    this.#local = new LocalModel(source, schedule, this.#state.parameters);
+    this.#count = new StepCount(schedule.fragments.length, weighting);
+    const longest = Math.max(...schedule.fragments.map(({ length }) => length));
+    this.#send = new Float32Array(longest);
+    this.#recv = new Float32Array(longest);
+    this.#prediction = new Prediction(this.#state, this.#local);
+    if (settings.onSuspect !== undefined) this.on("suspect", settings.onSuspect);
   }
 
-  /**
-   * Joins the group's training. In a new group the most frequent initial parameters win; a peer that joins later
-   * receives the group's parameters and momentum. Either way they are in `parameters` when this resolves.
-   * Collective over the group: those who train already are in it whenever they have admitted newcomers.
-   */
-  static async join(communicator: Communicator, options: DiLoCoOptions): Promise<DiLoCo> {
-    const diloco = new DiLoCo(communicator, options);
-    await diloco.#source.read(diloco.#parameters);
-    diloco.#checkFinite(diloco.#parameters);
-    await diloco.#sync(diloco.#limits());
-    await diloco.#source.write(diloco.#parameters);
-    diloco.#endStep();
-    return diloco;
+  /** Rounds that the group's parameters have behind them; those before this peer joined count too. */
+  get round(): number {
+    return this.#state.round;
   }
 
-  /** Outer steps that the group's parameters have behind them; those before this peer joined count too. */
+  /** Rounds that have been launched: one more than `round` while one is in flight. */
+  get launched(): number {
+    return this.round + (this.#round === undefined ? 0 : 1);
+  }
+
+  /** Outer steps: rounds of the whole model. */
   get index(): number {
-    return this.#state.revision;
+    return Math.floor(this.round / this.#settings.schedule.fragments.length);
+  }
+
+  /** XXH3-128 of the outer state as of the last round, 32 hex digits: equal on every peer of the group. */
+  get digest(): string {
+    return this.#state.digest;
   }
 
   /**
-   * XXH3-128 of each tensor of the shared state ("parameters/NAME" and "momentum/NAME"), 32 hex digits, as of the
-   * last outer step: equal on every peer of the group.
+   * The group's parameters, in the layout's order, as of the last round: what to evaluate and to keep. Only to be
+   * read; they change in endStep() and finish().
    */
-  get hashes(): Readonly<Record<string, string>> {
-    return this.#hashes;
+  get parameters(): Float32Array {
+    return this.#state.parameters;
+  }
+
+  on<K extends keyof DilocoEvents>(name: K, listener: (...event: DilocoEvents[K]) => void): this {
+    this.#listeners.add("on", name, listener);
+    return this;
+  }
+
+  off<K extends keyof DilocoEvents>(name: K, listener: (...event: DilocoEvents[K]) => void): this {
+    this.#listeners.remove("off", name, listener);
+    return this;
   }
 
   /**
-   * To be called after every inner step. Every `innerSteps` calls it runs the outer step and resolves to its
-   * result. In between it lets the event loop turn once, which a training library's own promises may never do,
-   * so that signals and timers of the process stay alive.
+   * Takes the outer state of this peer's newest whole checkpoint, before join(); resolves to what the caller had put
+   * into it, or to undefined if there is none. A new group, of whatever size, goes on from the checkpoint that
+   * most of its peers have; one that trains already is joined as by any newcomer. Own progress since then is lost.
    */
-  async step(options: StepOptions = {}): Promise<OuterStep | undefined> {
-    const call = "diloco.step";
-    checkOptions(call, options, ["loss"]);
-    if (options.loss !== undefined) {
-      this.#lossSum += checkNumber(call, "loss", options.loss, -Number.MAX_VALUE, Number.MAX_VALUE);
-      this.#losses++;
+  async restore(): Promise<Restored | undefined> {
+    if (this.#phase !== "new") throw this.#misuse("diloco.restore");
+    const { checkpoints } = this.#settings;
+    if (checkpoints === undefined) {
+      const message = "diloco.restore: no checkpoint was asked for in the options.";
+      throw pcclError("ERR_PCCL_INVALID_ARGUMENT", message);
     }
-    this.#innerStepsDone++;
-    if (this.#innerStepsDone >= this.innerSteps) return await this.outerStep();
-    await new Promise((resolve) => setImmediate(resolve));
-    this.#signal?.throwIfAborted();
-    return undefined;
+    const restored = await checkpoints.restore(this.#state);
+    this.#isRestored = restored !== undefined;
+    return restored;
   }
 
   /**
-   * Averages the peers' work since the last outer step and moves the group's parameters, then admits newcomers
-   * and verifies that all peers hold the same bytes. Collective over all admitted peers. A peer's death at any
-   * point is handled inside: the survivors lose none of their work.
-   *
-   * Throws ERR_PCCL_NOT_FINITE before anything is sent when the local parameters hold NaN or infinity. To the others
-   * this peer then is one that hasn't finished its inner steps: they wait, for no longer than their `timeoutMs`,
-   * until it calls again with finite parameters, or closes its communicator or dies, and then go on without it.
-   *
-   * An error before the peers' work is averaged, ERR_PCCL_TIMEOUT for example, leaves everything as it was, and the
-   * call may be made again. One after that is final for this object: every later call throws it again.
+   * Joins the group's training; beginStep() and run() do it when nobody has. In a new group the most frequent initial
+   * parameters win; a peer that joins later receives the group's outer state. Either way its parameters are the
+   * group's when this resolves. Collective over the group: those who train already are in it whenever they have
+   * admitted newcomers.
    */
-  async outerStep(): Promise<OuterStep> {
-    const call = "diloco.outerStep";
+  async join(): Promise<void> {
     if (this.#failure !== undefined) throw this.#failure.error;
-    if (this.#running) {
-      throw pcclError("ERR_PCCL_CALL_IN_PROGRESS", `${call}: an outer step of this peer is in progress.`);
-    }
-    this.#running = true;
+    if (this.#phase !== "new") return;
+    this.#phase = "joining";
+    const { communicator, schedule, alone } = this.#settings;
     try {
-      const limits = this.#limits();
-      await this.#readDelta();
-      const reduced = await this.#reduce(limits);
-      try {
-        return await this.#finishStep(reduced, limits);
-      } catch (error) {
-        this.#failure = { error };
-        throw error;
-      }
+      if (!this.#isRestored) this.#state.parameters.set(await this.#local.readFinite());
+    } catch (error) {
+      this.#phase = "new";
+      throw error;
+    }
+    await this.#finally(async () => {
+      await syncGroup(communicator, this.#state, this.#limits());
+      if (alone === "wait") await waitForCompany(communicator, this.#state, this.#limits());
+      await this.#local.take(this.#state.parameters);
+    });
+    // In a new group everybody has a whole period before the first launch; a newcomer comes when a round was settled.
+    this.#untilLaunch = this.round === 0 ? schedule.periodSteps : schedule.periodSteps - schedule.delaySteps;
+    this.#watch.lap();
+    this.#phase = "idle";
+    if (this.#untilLaunch === 0) await this.#launch();
+  }
+
+  /** To be called before every inner step. Joins when nobody has. */
+  async beginStep(): Promise<void> {
+    const call = "diloco.beginStep";
+    if (this.#failure !== undefined) throw this.#failure.error;
+    if (this.#phase === "new") await this.join();
+    if (this.#phase !== "idle") throw this.#misuse(call);
+    this.#settings.signal?.throwIfAborted();
+    this.#phase = "in-step";
+  }
+
+  /**
+   * To be called after every inner step; resolves to what the round came to that it settled, if it did. In between it
+   * lets the event loop turn once, which a training library's own promises may never do, so that signals and timers of
+   * the process, and rounds in flight, go on.
+   *
+   * A peer's death at any point is handled inside: the survivors lose none of their work. ERR_PCCL_TIMEOUT leaves
+   * everything as it was, and the call, without a step, may be made again. Any other error is final for this object:
+   * every later call throws it again.
+   */
+  async endStep(options: StepOptions = {}): Promise<OuterStep | undefined> {
+    const call = "diloco.endStep";
+    if (this.#failure !== undefined) throw this.#failure.error;
+    const isAgain = this.#phase === "idle" && this.#round !== undefined && this.#untilSettling <= 0;
+    if (this.#phase !== "in-step" && !isAgain) throw this.#misuse(call);
+    if (this.#phase === "in-step") {
+      this.#count.add(call, options);
+      this.#untilLaunch--;
+      this.#untilSettling--;
+    }
+    this.#phase = "ending-step";
+    try {
+      return await this.#advance();
     } finally {
-      this.#running = false;
+      this.#phase = "idle";
     }
   }
 
-  /** Δ = θ_global − θ_local. */
-  async #readDelta(): Promise<void> {
-    const parameters = this.#parameters;
-    const delta = this.#delta();
-    await this.#source.read(delta);
-    this.#checkFinite(delta);
-    for (let i = 0; i < delta.length; i++) delta[i] = (parameters[i] as number) - (delta[i] as number);
+  /**
+   * Waits for the round in flight, if there is one, applies it, and waits for checkpoints to be written. At the end of training every peer of the group
+   * calls it, at the same round; run() does.
+   */
+  async finish(): Promise<OuterStep | undefined> {
+    if (this.#failure !== undefined) throw this.#failure.error;
+    if (this.#phase !== "idle") throw this.#misuse("diloco.finish");
+    if (this.#round === undefined) {
+      await this.#settings.checkpoints?.flush();
+      return undefined;
+    }
+    this.#phase = "ending-step";
+    try {
+      const step = await this.#settle(this.#round);
+      await this.#local.take(this.#state.parameters);
+      await this.#settings.checkpoints?.flush();
+      return step;
+    } finally {
+      this.#phase = "idle";
+    }
+  }
+
+  /**
+   * The whole loop: `innerStep` until the group has made `outerSteps`, those before this peer joined among them. It
+   * trains one step on `parameters`, which the caller has, and may say its loss and tokens.
+   */
+  async run(options: RunOptions): Promise<void> {
+    const { innerStep, outerSteps } = checkRunOptions(options);
+    const rounds = outerSteps * this.#settings.schedule.fragments.length;
+    await this.join();
+    while (this.launched < rounds) {
+      await this.beginStep();
+      await this.endStep((await innerStep()) ?? {});
+    }
+    await this.finish();
+  }
+
+  async #advance(): Promise<OuterStep | undefined> {
+    let step: OuterStep | undefined;
+    if (this.#round !== undefined && this.#untilSettling <= 0) step = await this.#settle(this.#round);
+    if (this.#round === undefined && this.#untilLaunch <= 0) {
+      await this.#launch();
+      if (this.#round !== undefined && this.#untilSettling <= 0) step = await this.#settle(this.#round);
+    }
+    if (step === undefined) await new Promise((resolve) => setImmediate(resolve));
+    this.#settings.signal?.throwIfAborted();
+    return step;
+  }
+
+  /** Begins the next round: what this peer contributes is fixed here. */
+  async #launch(): Promise<void> {
+    const { schedule, communicator, wire, alone, innerSteps, observer, outlierFactor } = this.#settings;
+    if (alone === "wait" && communicator.groupWorldSize === 1) {
+      await this.#finally(async () => {
+        const isReplaced = await waitForCompany(communicator, this.#state, this.#limits());
+        if (isReplaced) await this.#restart();
+      });
+    }
+    const index = this.round % schedule.fragments.length;
+    const fragment = schedule.fragments[index] as Fragment;
+    const send = this.#send.subarray(0, fragment.length);
+    const norm = await this.#watch.time("updating", () => this.#local.progress(fragment, send));
+    const { weight, loss } = this.#count.take(index, innerSteps);
+    const own: RosterEntry = {
+      peerId: communicator.peerId,
+      weight: observer ? 0 : weight,
+      norm,
+      loss,
+      digest: this.digest,
+    };
+    await this.#watch.time("updating", async () => {
+      if (!Number.isFinite(norm)) {
+        await this.#restart();
+        return;
+      }
+      if (schedule.restart === "carry") await this.#local.startHere();
+      await wire.prepare(index, send);
+      if (schedule.restart === "predict") await this.#prediction.goOn(send, communicator.groupWorldSize);
+    });
+    const offer = {
+      own,
+      send,
+      factor: 1,
+      recv: this.#recv.subarray(0, fragment.length),
+      history: this.#state.history(index),
+      outlierFactor,
+    };
+    this.#round = { fragment: index, offer, running: undefined, pending: undefined };
+    this.#untilLaunch = schedule.periodSteps;
+    this.#untilSettling = schedule.delaySteps;
+    if (schedule.delaySteps > 0) this.#begin(this.#round, () => ({ signal: this.#settings.signal }));
+  }
+
+  /** Begins a round's exchange, or begins it again. */
+  #begin(round: Round, limits: () => CallOptions): void {
+    const { communicator, wire, signal } = this.#settings;
+    const running = exchange(communicator, wire, round.offer, limits);
+    round.running = running;
+    // Asked once per round, at its begin: the answer is there when it is settled. Limits of time are the exchange's.
+    round.pending ??= communicator.hasPendingPeers({ signal });
+    // Both are awaited when the round is settled; until then nobody is told.
+    running.catch(() => undefined);
+    round.pending.catch(() => undefined);
+  }
+
+  /** Waits for a round, applies what it came to, and admits newcomers. */
+  async #settle(round: Round): Promise<OuterStep> {
+    const repairedKeys: string[] = [];
+    for (;;) {
+      const outcome = await this.#watch.time("waiting", () => this.#outcomeOf(round));
+      if (outcome.isInStep) {
+        return await this.#finally(async () => await this.#conclude(round, outcome, repairedKeys));
+      }
+      repairedKeys.push(...(await this.#finally(async () => await this.#repair(round))));
+    }
+  }
+
+  /** The round's outcome, which may have come long ago. An exchange that failed is begun again by the next call. */
+  async #outcomeOf(round: Round): Promise<Outcome> {
+    const limits = this.#limits();
+    if (round.running === undefined) this.#begin(round, limits);
+    try {
+      return await this.#within(round.running as Promise<Outcome>);
+    } catch (error) {
+      if (!(error instanceof PcclTimeoutError)) this.#failure = { error };
+      if (this.#settings.schedule.delaySteps === 0) round.running = undefined;
+      throw error;
+    }
+  }
+
+  /** What this object waits for without a limit of its own, as for long as one call may take. */
+  async #within<T>(promise: Promise<T>): Promise<T> {
+    const { timeoutMs, communicator } = this.#settings;
+    if (timeoutMs === undefined) return await promise;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_resolve, reject) => {
+      timer = setTimeout(() => {
+        const where = `in round ${this.round + 1} with the peers ${communicator.peers.join(", ")}`;
+        reject(pcclError("ERR_PCCL_TIMEOUT", `diloco: timed out after ${timeoutMs} ms ${where}`));
+      }, timeoutMs);
+    });
+    try {
+      return await Promise.race([promise, late]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  async #conclude(round: Round, outcome: Outcome, repairedKeys: readonly string[]): Promise<OuterStep> {
+    const { communicator, schedule } = this.#settings;
+    await this.#watch.time("updating", () => this.#apply(round, outcome));
+    this.#round = undefined;
+    const sync = await this.#watch.time("waiting", async () => {
+      if (!(await this.#within(round.pending as Promise<boolean>))) return undefined;
+      return await admitNewcomers(communicator, this.#state, this.#limits());
+    });
+    if (sync !== undefined && sync.changedKeys.length > 0) await this.#restart();
+    const step: OuterStep = {
+      index: this.index,
+      round: this.round,
+      fragment: round.fragment,
+      elements: (schedule.fragments[round.fragment] as Fragment).length,
+      worldSize: outcome.entries.length,
+      contributors: outcome.entries.filter(({ weight }) => weight > 0).length,
+      epoch: communicator.epoch,
+      loss: meanLoss(outcome.entries),
+      txBytes: outcome.txBytes + (sync?.txBytes ?? 0),
+      rxBytes: outcome.rxBytes + (sync?.rxBytes ?? 0),
+      retriedOps: outcome.retriedOps,
+      repairedKeys: [...repairedKeys, ...(sync?.changedKeys ?? [])],
+      suspects: outcome.suspects,
+      digest: this.digest,
+      seconds: { ...this.#watch.lap(), communicating: outcome.seconds },
+    };
+    await this.#settings.checkpoints?.roundEnded(this.#state, this.#settings.description);
+    this.#listeners.tell("outerStep", step);
+    for (const suspect of outcome.suspects) this.#listeners.tell("suspect", suspect);
+    return step;
+  }
+
+  async #apply(round: Round, outcome: Outcome): Promise<void> {
+    const { schedule } = this.#settings;
+    const fragment = schedule.fragments[round.fragment] as Fragment;
+    const average = round.offer.recv;
+    if (outcome.scale > 0) await this.#state.apply(round.fragment, average, outcome.scale);
+    remember(outcome.offered, this.#state.history(round.fragment), this.round);
+    await this.#state.endRound(round.fragment);
+    const { parameters } = this.#state;
+    const { peerId } = this.#settings.communicator;
+    if (outcome.suspects.some((suspect) => suspect.peerId === peerId && suspect.reason === "outlier")) {
+      // What it has come to since isn't to be trusted either.
+      await this.#restart();
+      return;
+    }
+    switch (schedule.restart) {
+      case "take":
+        await this.#local.take(parameters);
+        break;
+      case "mix":
+        await this.#local.mix(fragment, parameters, schedule.alpha);
+        break;
+      case "carry":
+        await this.#local.carry(parameters);
+        break;
+      case "predict":
+        this.#prediction.settled(outcome.share);
+        break;
+    }
+  }
+
+  /** Goes on from the group's parameters, without anything of this peer's own. */
+  async #restart(): Promise<void> {
+    this.#count.forget();
+    await this.#local.take(this.#state.parameters);
+  }
+
+  /**
+   * Some peer's outer state differs: all elect one content, and who had another contributes nothing. Returns what was
+   * replaced here; the round's exchange is to be made again.
+   */
+  async #repair(round: Round): Promise<readonly string[]> {
+    const { changedKeys } = await this.#watch.time("waiting", async () => {
+      // A sync can't run beside another call to the coordinator.
+      await this.#within(round.pending as Promise<boolean>);
+      return await syncGroup(this.#settings.communicator, this.#state, this.#limits());
+    });
+    if (changedKeys.length > 0) await this.#restart();
+    const { own } = round.offer;
+    const weight = changedKeys.length > 0 ? 0 : own.weight;
+    round.offer.own = { ...own, weight, digest: this.digest };
+    round.running = undefined;
+    return changedKeys;
+  }
+
+  /** From here on an error leaves the group and this peer at odds, and is final. */
+  async #finally<T>(body: () => Promise<T>): Promise<T> {
+    try {
+      return await body();
+    } catch (error) {
+      this.#failure = { error };
+      throw error;
+    }
   }
 
   /** What is left of the time for one call of this object's, for each call that it makes itself. */
   #limits(): () => CallOptions {
+    const { signal, timeoutMs } = this.#settings;
     const startMs = performance.now();
     return () => {
-      if (this.#timeoutMs === undefined) return { signal: this.#signal };
-      const leftMs = Math.ceil(this.#timeoutMs - (performance.now() - startMs));
-      return { signal: this.#signal, timeoutMs: Math.max(1, leftMs) };
+      if (timeoutMs === undefined) return { signal };
+      return { signal, timeoutMs: Math.max(1, Math.ceil(timeoutMs - (performance.now() - startMs))) };
     };
   }
 
-  /** Averages Δ and the losses over the peers. Fails with everything as it was. */
-  async #reduce(limits: () => CallOptions): Promise<AllReduceAllResult> {
-    const length = this.#parameters.length;
-    this.#reduced[length] = this.#losses === 0 ? 0 : this.#lossSum / this.#losses;
-    this.#reduced[length + 1] = this.#losses === 0 ? 0 : 1;
-    const calls = [{ send: this.#reduced, op: "avg", tag: TAG }] as const;
-    for (;;) {
-      try {
-        return await this.#wait(() => this.#communicator.allReduceAll(calls, limits()));
-      } catch (error) {
-        // Another member has withdrawn. It will call again or leave, as one that died has left.
-        if (!(error instanceof CancelledError)) throw error;
-      }
+  #misuse(call: string): PcclError {
+    const inProgress = this.#phase === "joining" || this.#phase === "ending-step";
+    if (inProgress) {
+      return pcclError("ERR_PCCL_CALL_IN_PROGRESS", `${call}: another call of this object is in progress.`);
     }
-  }
-
-  async #finishStep(
-    { results, retriedOps }: AllReduceAllResult,
-    limits: () => CallOptions,
-  ): Promise<OuterStep> {
-    const length = this.#parameters.length;
-    const [reduction] = results;
-    if (reduction === undefined) throw pcclError("ERR_PCCL_INTERNAL", "allReduceAll gave no result.");
-    const [lossMean = 0, lossShare = 0] = this.#reduced.subarray(length);
-    const loss = lossShare === 0 ? undefined : lossMean / lossShare;
-    this.#optimizer.step(this.#parameters, this.#momentum, this.#delta());
-    this.#state.revision++;
-
-    // Newcomers come in between the update and the sync: they receive the new state before they contribute.
-    if (await this.#wait(() => this.#communicator.hasPendingPeers(limits()))) {
-      await this.#wait(() => this.#communicator.updateTopology(limits()));
-    }
-    const sync = await this.#sync(limits);
-    await this.#source.write(this.#parameters);
-    return {
-      index: this.index,
-      worldSize: reduction.worldSize,
-      epoch: this.#communicator.epoch,
-      loss,
-      txBytes: reduction.txBytes + sync.txBytes,
-      rxBytes: reduction.rxBytes + sync.rxBytes,
-      retriedOps,
-      repairedKeys: sync.changedKeys,
-      seconds: this.#endStep(),
-    };
-  }
-
-  async #sync(limits: () => CallOptions): Promise<SyncResult> {
-    for (let attempt = 1; ; attempt++) {
-      try {
-        const result = await this.#wait(() => this.#communicator.syncSharedState(this.#state, limits()));
-        this.#hashes = result.hashes;
-        return result;
-      } catch (error) {
-        const retryable =
-          error instanceof PcclError && error.retryable && !(error instanceof PcclTimeoutError);
-        if (!retryable || attempt >= SYNC_ATTEMPTS_MAX) throw error;
-      }
-    }
-  }
-
-  /** Begins the next outer step's count and clock; gives the last one's times. */
-  #endStep(): OuterStep["seconds"] {
-    const now = performance.now();
-    const waiting = this.#waitedMs / 1000;
-    const computing = (now - this.#lastEnd) / 1000 - waiting;
-    this.#lastEnd = now;
-    this.#waitedMs = 0;
-    this.#innerStepsDone = 0;
-    this.#lossSum = 0;
-    this.#losses = 0;
-    return { computing, waiting };
-  }
-
-  async #wait<T>(call: () => Promise<T>): Promise<T> {
-    const start = performance.now();
-    try {
-      return await call();
-    } finally {
-      this.#waitedMs += performance.now() - start;
-    }
-  }
-
-  #delta(): Float32Array {
-    return this.#reduced.subarray(0, this.#parameters.length);
-  }
-
-  /** Throws ERR_PCCL_NOT_FINITE with the name of the first parameter that isn't. */
-  #checkFinite(values: Float32Array): void {
-    let start = 0;
-    for (const { name, length } of this.#layout) {
-      for (let i = start; i < start + length; i++) {
-        if (Number.isFinite(values[i])) continue;
-        throw pcclError(
-          "ERR_PCCL_NOT_FINITE",
-          `diloco: parameter "${name}" has the value ${values[i]} at element ${i - start}.`,
-        );
-      }
-      start += length;
-    }
-  }
-
-  /** The layout's spans of a flat buffer, by name. */
-  #spans(prefix: string, flat: Float32Array): Record<string, Float32Array> {
-    let offset = 0;
-    return Object.fromEntries(
-      this.#layout.map(({ name, length }) => {
-        const span = flat.subarray(offset, offset + length);
-        offset += length;
-        return [`${prefix}${name}`, span];
-      }),
-    );
+    const order =
+      "restore() comes before join(), and beginStep() and endStep() are called in turn, around every inner step";
+    return pcclError("ERR_PCCL_INVALID_ARGUMENT", `${call}: ${order}.`);
   }
 }

@@ -1,3 +1,11 @@
-export { DiLoCo, type DiLoCoOptions, type OuterStep, type StepOptions } from "./diloco.js";
-export { OuterOptimizer, type OuterOptimizerOptions } from "./outer-optimizer.js";
+export type { CheckpointOptions, Restored } from "./checkpoint.js";
+export { Diloco } from "./diloco.js";
+export type { DilocoEvents, OuterStep } from "./events.js";
+export { isGridComplete } from "./grid.js";
+export type { Suspect } from "./guard.js";
+export type { DilocoOptions, RunOptions } from "./options.js";
+export type { OuterOptions } from "./outer-optimizer.js";
 export { fromViews, ParameterArena, type ParameterSource, type ParameterSpan } from "./parameters.js";
+export type { ScheduleOptions } from "./schedule.js";
+export type { StepOptions } from "./step-count.js";
+export type { WireOptions } from "./wire.js";

@@ -7,6 +7,9 @@ import { describe } from "../base/check.js";
 import { type PcclError, pcclError } from "../base/errors.js";
 import { STATE_NAME_BYTES_MAX, STATE_TENSORS_MAX } from "../base/limits.js";
 
+/** Every span is shared as up to three tensors, the parameters and what an outer optimizer keeps of them. */
+const SPANS_MAX = Math.floor((STATE_TENSORS_MAX - 1) / 3);
+
 export interface ParameterSpan {
   readonly name: string;
   /** Elements (float32). */
@@ -17,6 +20,8 @@ export interface ParameterSpan {
 export interface ParameterSource {
   /** The same on every peer and for as long as training lasts. */
   readonly layout: readonly ParameterSpan[];
+  /** The parameters themselves, if they lie in one array in the layout's order: they are then worked on in place. */
+  readonly data?: Float32Array;
   /** Copies the parameters into a flat buffer as long as the whole layout. */
   read(into: Float32Array): void | Promise<void>;
   /** Copies a flat buffer as long as the whole layout into the parameters. */
@@ -30,11 +35,8 @@ export function layoutLength(layout: readonly ParameterSpan[]): number {
 
 /** Throws ERR_PCCL_INVALID_ARGUMENT unless names are unique and not empty, and lengths are positive integers. */
 export function checkLayout(call: string, layout: readonly ParameterSpan[]): void {
-  // Every span is shared as two tensors: the parameters and their momentum.
-  if (!Array.isArray(layout) || layout.length === 0 || layout.length > STATE_TENSORS_MAX / 2) {
-    throw invalid(
-      `${call}: a layout needs 1 to ${STATE_TENSORS_MAX / 2} named spans, got ${describe(layout)}.`,
-    );
+  if (!Array.isArray(layout) || layout.length === 0 || layout.length > SPANS_MAX) {
+    throw invalid(`${call}: a layout needs 1 to ${SPANS_MAX} named spans, got ${describe(layout)}.`);
   }
   const names = new Set<string>();
   for (const { name, length } of layout as readonly ParameterSpan[]) {

@@ -85,14 +85,23 @@ export interface LinkFailure {
   readonly reason: string;
 }
 
-export type SyncStrategy = "enforce-popular" | "receive-only" | "send-only";
+/** seed: begins the group's state again, when no holder is left. */
+export type SyncStrategy = "enforce-popular" | "receive-only" | "send-only" | "seed";
 
 export interface StateEntry {
   readonly name: string;
   readonly dtype: string;
   readonly count: number;
-  /** 32 hex digits. */
+  /** The root of its hash tree, 32 hex digits. */
   readonly hash: string;
+  /** Its content isn't part of what must be the same. */
+  readonly allowInequality: boolean;
+}
+
+export interface SyncSource {
+  readonly member: Member;
+  /** Otherwise it fetches itself, and has what came so far. */
+  readonly complete: boolean;
 }
 
 export interface SyncFetch {
@@ -107,11 +116,10 @@ export interface Envelope<M> {
   readonly message: M;
 }
 
-/** What the paths between two peers carry, with both directions in use at once. */
-export interface PathSpeeds {
-  readonly txBytesPerSecond: number;
-  readonly rxBytesPerSecond: number;
-  /** On quiet paths. */
+/** What a path carries. */
+export interface PathSpeed {
+  readonly bytesPerSecond: number;
+  /** When nothing is on the way. */
   readonly rttMs: number;
 }
 
@@ -170,13 +178,15 @@ export type PeerMessage =
   | {
       readonly kind: "measured";
       readonly measurementId: number;
-      readonly result: PathSpeeds | { readonly reason: string };
+      readonly result: PathSpeed | { readonly reason: string };
     }
   | {
       readonly kind: "sync-offer";
       readonly requestId: number;
       readonly revision: number;
       readonly strategy: SyncStrategy;
+      /** Isn't kept waiting for those who fetch. */
+      readonly background: boolean;
       readonly entries: readonly StateEntry[];
     }
   | { readonly kind: "sync-done"; readonly requestId: number; readonly ok: boolean; readonly reason: string }
@@ -212,17 +222,27 @@ export type CoordinatorMessage =
   /** To topology-vote and optimize-vote. */
   | { readonly kind: "topology-answer"; readonly requestId: number; readonly changed: boolean }
   | { readonly kind: "topology-info"; readonly requestId: number; readonly info: TopologyInfo }
-  /** Find out what the paths to this member carry; `endpoint` may be a relay's. */
-  | { readonly kind: "measure"; readonly measurementId: number; readonly target: Member }
+  /** Find out what the path to this member carries, or the one from it; `endpoint` may be a relay's. */
+  | {
+      readonly kind: "measure";
+      readonly measurementId: number;
+      readonly target: Member;
+      readonly direction: "send" | "receive";
+    }
   | {
       readonly kind: "sync-plan";
       readonly requestId: number;
       readonly revision: number;
-      /** Absent when there is nothing to fetch. */
-      readonly source: Member | undefined;
+      /** Empty when there is nothing to fetch. */
+      readonly sources: readonly SyncSource[];
+      /** Of the `shares` members that fetch, this one is number `share`. */
+      readonly share: number;
+      readonly shares: number;
       readonly fetches: readonly SyncFetch[];
     }
   | { readonly kind: "sync-complete"; readonly requestId: number; readonly revision: number }
+  /** Nobody fetches any more; to those whose call has ended before, because they offered so. */
+  | { readonly kind: "sync-ended"; readonly requestId: number; readonly revision: number }
   | {
       readonly kind: "call-failed";
       readonly requestId: number;

@@ -5,9 +5,9 @@
 import type {
   JoinedPeer,
   LostPeer,
-  Member,
   StateEntry,
   SyncFetch,
+  SyncSource,
   SyncStrategy,
   TopologyInfo,
 } from "./messages.js";
@@ -23,6 +23,8 @@ export type SessionRequest =
       readonly kind: "sync-offer";
       readonly revision: number;
       readonly strategy: SyncStrategy;
+      /** Whether its sync-done is answered at once, and followed by sync-ended when nobody fetches any more. */
+      readonly background: boolean;
       readonly entries: readonly StateEntry[];
     }
   /** Says how the fetches of the plan went; the reply comes when the whole group is through. */
@@ -37,7 +39,9 @@ export type SessionRequest =
 
 export interface SyncPlanReply {
   readonly revision: number;
-  readonly source: Member | undefined;
+  readonly sources: readonly SyncSource[];
+  readonly share: number;
+  readonly shares: number;
   readonly fetches: readonly SyncFetch[];
 }
 
@@ -82,5 +86,7 @@ export type SessionNotice =
   | { readonly kind: "installed"; readonly view: InstalledNotice }
   /** The group's sync has failed while this peer fetches: what it fetches won't be needed. */
   | { readonly kind: "sync-failed"; readonly offerId: number; readonly error: SessionError }
+  /** Nobody fetches any more in a sync that this peer offered to be in the background. */
+  | { readonly kind: "sync-ended"; readonly offerId: number }
   /** The session is over (coordinator lost, removed, refused); open requests are failed with the same error. */
   | { readonly kind: "ended"; readonly error: SessionError };

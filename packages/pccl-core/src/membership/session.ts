@@ -36,7 +36,7 @@ import type {
   LostPeer,
   OpReport,
   OpVerdict,
-  PathSpeeds,
+  PathSpeed,
   PeerMessage,
   RingOp,
   View,
@@ -133,7 +133,7 @@ export type SessionEvent =
   | {
       readonly kind: "measured";
       readonly measurementId: number;
-      readonly result: PathSpeeds | { readonly reason: string };
+      readonly result: PathSpeed | { readonly reason: string };
     }
   | { readonly kind: "request"; readonly request: SessionRequest };
 
@@ -149,8 +149,13 @@ export type SessionEffect =
   | { readonly kind: "engine-set-world"; readonly epoch: number; readonly worldSize: number }
   /** Aborts the op if it still waits for this peer to call it; `abort-answered` tells. */
   | ({ readonly kind: "engine-abort"; readonly peerId: number } & RingOp)
-  /** Find out what the paths to this member carry; `measured` tells. */
-  | { readonly kind: "engine-measure"; readonly measurementId: number; readonly target: EngineMember }
+  /** Find out what the path to this member carries, or the one from it; `measured` tells. */
+  | {
+      readonly kind: "engine-measure";
+      readonly measurementId: number;
+      readonly target: EngineMember;
+      readonly direction: "send" | "receive";
+    }
   | { readonly kind: "notify"; readonly notice: SessionNotice };
 
 interface Turn {
@@ -354,20 +359,21 @@ function onNumbered(state: SessionState, turn: Turn, message: CoordinatorMessage
     case "topology-info":
       return answer(state, turn, message.requestId, ["topology"], message.info);
     case "measure": {
-      const { measurementId, target } = message;
+      const { measurementId, target, direction } = message;
       const { host, port } = target.endpoint;
       turn.effects.push({
         kind: "engine-measure",
         measurementId,
         target: { peerId: target.peerId, host, port },
+        direction,
       });
       return;
     }
     case "sync-plan": {
-      const { requestId, revision, source, fetches } = message;
+      const { requestId, revision, sources, share, shares, fetches } = message;
       if (!state.open.has(requestId)) return;
       state.sync = { offerId: requestId, doneId: undefined };
-      return answer(state, turn, requestId, ["sync-offer"], { revision, source, fetches });
+      return answer(state, turn, requestId, ["sync-offer"], { revision, sources, share, shares, fetches });
     }
     case "sync-complete": {
       const doneId = state.sync?.offerId === message.requestId ? state.sync.doneId : undefined;
@@ -375,6 +381,8 @@ function onNumbered(state: SessionState, turn: Turn, message: CoordinatorMessage
       state.sync = undefined;
       return answer(state, turn, doneId, ["sync-done"], message.revision);
     }
+    case "sync-ended":
+      return notify(turn, { kind: "sync-ended", offerId: message.requestId });
     case "call-failed":
       return onCallFailed(state, turn, message);
     default:
@@ -521,9 +529,9 @@ function onRequest(state: SessionState, turn: Turn, request: SessionRequest): vo
       state.open.set(id, kind);
       return send(state, turn, { kind: "topology-query", requestId: id });
     case "sync-offer": {
-      const { revision, strategy, entries } = request;
+      const { revision, strategy, background, entries } = request;
       state.open.set(id, kind);
-      return send(state, turn, { kind: "sync-offer", requestId: id, revision, strategy, entries });
+      return send(state, turn, { kind, requestId: id, revision, strategy, background, entries });
     }
     case "sync-done": {
       const { sync } = state;

@@ -8,6 +8,7 @@
 import { type Call, failCalls, peerNames } from "./calls.js";
 import type { OpName, PeerMessage } from "./messages.js";
 import { type CoordinatorState, type Peer, ringOf, send, type Stall, type Turn } from "./state.js";
+import { isSyncing } from "./sync.js";
 import { opKey } from "./verdicts.js";
 
 /** Reports kept of one peer: ops in flight are limited, and a newer report says as much. */
@@ -35,7 +36,7 @@ function blocks(state: CoordinatorState, peer: Peer | undefined): peer is Peer &
     case "optimizeTopology":
       return state.change?.voters.has(peer.id) !== true;
     case "syncSharedState":
-      return !state.syncs.has(peer.group);
+      return !isSyncing(state, peer);
   }
 }
 

@@ -16,7 +16,7 @@ import {
   setCall,
   type Turn,
 } from "./state.js";
-import { failSync } from "./sync.js";
+import { isSyncing, withdrawFromSync } from "./sync.js";
 
 /** A peer begins to wait in a call. */
 export function onCall(state: CoordinatorState, turn: Turn, peer: Peer, call: Call): void {
@@ -45,10 +45,7 @@ export function onWithdraw(state: CoordinatorState, turn: Turn, peer: Peer, requ
   const { call } = peer;
   if (call?.requestId !== requestId) return;
   if (state.change?.voters.get(peer.id) === requestId) return;
-  if (call.kind === "syncSharedState" && state.syncs.has(peer.group)) {
-    const message = `syncSharedState: peer ${peer.id} withdrew while the group fetched.`;
-    return failSync(state, turn, peer.group, "ERR_PCCL_CANCELLED", message);
-  }
+  if (isSyncing(state, peer)) return withdrawFromSync(state, turn, peer);
   const scope = call.kind === "syncSharedState" ? groupMembers(state, peer.group) : admittedPeers(state);
   const missing = scope.filter((other) => other.call?.kind !== call.kind);
   const waited = missing.length === 0 ? "" : ` while ${peerNames(missing)} had not called it`;
@@ -110,7 +107,7 @@ export function settleMismatch(state: CoordinatorState, turn: Turn): boolean {
 function failMismatch(state: CoordinatorState, turn: Turn, peers: readonly Peer[]): boolean {
   // A sync whose plans are out, and a vote that has been counted, end without any further call.
   const { change } = state;
-  if (peers.some(({ id, group }) => state.syncs.has(group) || change?.voters.has(id) === true)) return false;
+  if (peers.some((peer) => isSyncing(state, peer) || change?.voters.has(peer.id) === true)) return false;
   const kinds = new Set(peers.map((peer) => peer.call?.kind));
   const waits = [...kinds].map(
     (kind) => `${kind} (${peerNames(peers.filter((p) => p.call?.kind === kind))})`,

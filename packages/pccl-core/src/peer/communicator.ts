@@ -1,5 +1,5 @@
 /** A peer's handle on the world: collectives, topology and shared state. */
-import { checkInteger, checkOneOf, checkOptions, describe } from "../base/check.js";
+import { checkBoolean, checkInteger, checkOneOf, checkOptions, describe } from "../base/check.js";
 import { type PcclError, pcclError } from "../base/errors.js";
 import { MEASUREMENT_AGE_DEFAULT_MS, TIMEOUT_MAX_MS } from "../base/limits.js";
 import type { SyncStrategy } from "../membership/messages.js";
@@ -18,7 +18,7 @@ import { Collectives } from "./collectives.js";
 import { type AllReduceAllResult, reduceList } from "./reduce-list.js";
 import type { InstalledNotice } from "./session-protocol.js";
 import { SharedState } from "./shared-state.js";
-import { type SyncResult, syncWithGroup } from "./state-sync.js";
+import { type SyncRequest, type SyncResult, syncWithGroup } from "./state-sync.js";
 import { checkBytes, type Topology, topologyOf } from "./topology.js";
 import { allocTensor, type ArrayOf, type DType } from "./tensor.js";
 
@@ -29,11 +29,16 @@ export interface AllReduceAllOptions extends CallOptions {
 
 export interface SyncOptions extends CallOptions {
   /**
-   * "enforce-popular" (default): takes part in electing the content. "receive-only": never a source.
-   * "send-only": the sync fails unless this content is the elected one; it may start a group again whose holders are
-   * all gone.
+   * "enforce-popular" (default): takes part in electing the content. "receive-only": has no say, and takes what is
+   * elected. "send-only": insists on its content, and is refused if another one is elected. The last two go together,
+   * but not with the first.
    */
-  readonly strategy?: SyncStrategy;
+  readonly strategy?: Exclude<SyncStrategy, "seed">;
+  /**
+   * Don't wait for peers that fetch (default false). They go on fetching from this one until `served` resolves, and so
+   * long the tensors must not be written to; ops and calls go on.
+   */
+  readonly background?: boolean;
 }
 
 export interface OptimizeOptions extends CallOptions {
@@ -247,28 +252,44 @@ export class Communicator extends Collectives {
   }
 
   /**
-   * Makes `state` the same on every peer of the group, verified by hash: elects the content, and fetches the
-   * tensors that differ. Collective over the group. A group's revision starts at any value and then stays or
-   * advances by one with each sync; only peers that hold the last revision can be sources, so that a newcomer
-   * always receives. On success `state.revision` is the group's; on failure nothing has changed, and a
-   * retryable error (ERR_PCCL_PEER_LOST, ERR_PCCL_STATE_FETCH_FAILED) asks for the same call again on all peers.
+   * Makes `state` the same on every peer of the group, verified by hash: elects the content, and fetches what
+   * differs, in pieces of 64 KiB, from all peers that have it. Collective over the group. A group's revision starts at
+   * any value and then stays or advances by one with each sync; only peers that hold the last revision can be sources,
+   * so that a newcomer always receives. A peer at fault is refused alone, and the others go on without it.
+   *
+   * Until it returns the tensors must not be written to. On success `state.revision` is the group's; on failure
+   * nothing has changed, and after ERR_PCCL_STATE_FETCH_FAILED the same call goes on where it was cut off. It needs
+   * up to as much memory as the tensors that differ have.
    */
   async syncSharedState(state: SharedState, options: SyncOptions = {}): Promise<SyncResult> {
-    checkOptions("syncSharedState", options, ["strategy", ...CALL_OPTION_KEYS]);
+    const call = "syncSharedState";
+    checkOptions(call, options, ["strategy", "background", ...CALL_OPTION_KEYS]);
+    const strategy = checkOneOf(call, "strategy", options.strategy ?? "enforce-popular", STRATEGIES);
+    const background = checkBoolean(call, "background", options.background ?? false);
+    return await this.#sync(state, { call, strategy, background }, options);
+  }
+
+  /**
+   * Begins a group's state again, from a checkpoint, after the last peer that held it has left (the others get
+   * ERR_PCCL_STATE_LOST): this peer's content and revision become the group's. The other peers call syncSharedState,
+   * or this as well with the same content. Refused with ERR_PCCL_STATE_STRATEGY while a holder lives.
+   */
+  async seedSharedState(state: SharedState, options: CallOptions = {}): Promise<SyncResult> {
+    const call = "seedSharedState";
+    checkOptions(call, options, CALL_OPTION_KEYS);
+    return await this.#sync(state, { call, strategy: "seed", background: false }, options);
+  }
+
+  async #sync(state: SharedState, request: SyncRequest, options: CallOptions): Promise<SyncResult> {
+    const { call } = request;
     if (!(state instanceof SharedState)) {
       throw pcclError(
         "ERR_PCCL_INVALID_ARGUMENT",
-        `syncSharedState: state must be a SharedState, got ${describe(state)}.`,
+        `${call}: state must be a SharedState, got ${describe(state)}.`,
       );
     }
-    const strategy = checkOneOf(
-      "syncSharedState",
-      "strategy",
-      options.strategy ?? "enforce-popular",
-      STRATEGIES,
-    );
-    return await this.#control("syncSharedState", false, options, (signal) =>
-      syncWithGroup(this.#ops, this.#session, state, strategy, signal),
+    return await this.#control(call, false, options, (signal) =>
+      syncWithGroup(this.#ops, this.#session, state, request, signal),
     );
   }
 

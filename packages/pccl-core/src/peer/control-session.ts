@@ -39,7 +39,9 @@ export class ControlSession {
   readonly #onPending: (peerId: number) => void;
   readonly #pending = new Map<number, PendingRequest>();
   /** The last sync that was offered; its controller aborts when the group's sync fails after the plan. */
-  #sync = { offerId: 0, failed: new AbortController() };
+  #sync = { offerId: 0, failed: new AbortController(), ended: Promise.resolve() };
+  /** What tells that a sync in the background has ended, by its offer. */
+  readonly #endSync = new Map<number, () => void>();
   #hooks: ControlSessionHooks | undefined;
   #resolveAdmitted!: (view: InstalledNotice) => void;
   #rejectAdmitted!: (error: PcclError) => void;
@@ -85,6 +87,11 @@ export class ControlSession {
     return this.#sync.failed.signal;
   }
 
+  /** Resolves when nobody fetches any more in the sync that was offered last, in the background; or at the end. */
+  get syncEnded(): Promise<void> {
+    return this.#sync.ended;
+  }
+
   /** From admission on. */
   listen(hooks: ControlSessionHooks): void {
     this.#hooks = hooks;
@@ -101,7 +108,14 @@ export class ControlSession {
   ): Promise<SessionReplies[K]> {
     if (this.#ended !== undefined) throw this.#ended;
     const id = this.#nextId++;
-    if (body.kind === "sync-offer") this.#sync = { offerId: id, failed: new AbortController() };
+    const asked: RequestBody = body;
+    if (asked.kind === "sync-offer") {
+      const ended = new Promise<void>((resolve) => {
+        if (asked.background) this.#endSync.set(id, resolve);
+        else resolve();
+      });
+      this.#sync = { offerId: id, failed: new AbortController(), ended };
+    }
     const reply = new Promise<SessionReplies[keyof SessionReplies]>((resolve, reject) => {
       this.#pending.set(id, { resolve, reject });
     });
@@ -164,6 +178,10 @@ export class ControlSession {
       case "sync-failed":
         if (notice.offerId === this.#sync.offerId) this.#sync.failed.abort(this.#toError(notice.error));
         return;
+      case "sync-ended":
+        this.#endSync.get(notice.offerId)?.();
+        this.#endSync.delete(notice.offerId);
+        return;
       case "ended":
         return this.#end(this.#toError(notice.error));
     }
@@ -185,5 +203,7 @@ export class ControlSession {
     this.#rejectAdmitted(error);
     for (const request of this.#pending.values()) request.reject(error);
     this.#pending.clear();
+    for (const resolve of this.#endSync.values()) resolve();
+    this.#endSync.clear();
   }
 }

@@ -2,10 +2,9 @@
 import {
   type Engine,
   type EngineEvent,
-  type FetchRequest,
+  type FetchCall,
   type InstalledView,
   type OpEvent,
-  type RingMember,
   type StateTensor,
 } from "@pccl/bindings";
 import { InvalidArgumentError, PeerLostError, type PcclError, pcclError } from "../base/errors.js";
@@ -141,7 +140,7 @@ export class EngineOps {
     return done.id;
   }
 
-  /** XXH3-128 of each tensor of an export, 32 hex digits, by name. */
+  /** Root of the hash tree of each tensor of an export, 32 hex digits, by name. */
   hashes(call: string, exportId: number): Map<string, string> {
     const hashed = guard(call, () => this.#engine.hashes(exportId));
     return new Map(hashed.map(({ name, hash }) => [name, hash]));
@@ -153,22 +152,33 @@ export class EngineOps {
   }
 
   /**
-   * Fetches tensors that `source` exports. An abort of `signal` rejects with ERR_PCCL_CANCELLED at once, while the
-   * engine may go on writing to the tensors.
+   * Fetches what the export lacks; its tensors stay as they are. An abort of `signal` rejects with ERR_PCCL_CANCELLED
+   * at once; the export must be released then.
    */
-  async fetchState(
-    call: string,
-    source: RingMember,
-    requests: readonly FetchRequest[],
-    signal?: AbortSignal,
-  ): Promise<OpDone> {
+  async fetchState(call: string, fetch: FetchCall, signal?: AbortSignal): Promise<OpDone> {
     const cancelled = (): PcclError => {
-      const message = `${call}: withdrawn while it was fetching from peer ${source.peerId}`;
+      const from = fetch.sources.map(({ peerId }) => peerId).join(", ");
+      const message = `${call}: withdrawn while it was fetching from peers ${from}`;
       return pcclError("ERR_PCCL_CANCELLED", message, { epoch: this.view?.epoch });
     };
     if (signal?.aborted === true) throw cancelled();
     const abandon = (id: number): void => this.#take(id)?.reject(cancelled());
-    return await this.#run(call, (engine) => engine.fetchState(source, requests), abandon, signal);
+    return await this.#run(call, (engine) => engine.fetchState(fetch), abandon, signal);
+  }
+
+  /** A tensor of the export that was written to while others fetched it; undefined: none, or closed. */
+  changedTensor(call: string, exportId: number): string | undefined {
+    return this.#closed ? undefined : guard(call, () => this.#engine.changedTensor(exportId));
+  }
+
+  /** Ends the export and writes what was fetched to its tensors. */
+  async commitState(call: string, exportId: number): Promise<OpDone> {
+    return await this.#run(
+      call,
+      (engine) => engine.commitState(exportId),
+      () => {},
+      undefined,
+    );
   }
 
   /** Listeners have been told of this view: what it has ended, and what has ended in it, may settle. */

@@ -1,124 +1,153 @@
-/** One sync of a SharedState: offer, election by the coordinator, fetch, verification, completion. */
+/** One sync of a SharedState: offer, election by the coordinator, fetch, completion. */
 import { PcclError, pcclError } from "../base/errors.js";
 import type { SyncStrategy } from "../membership/messages.js";
 import type { ControlSession } from "./control-session.js";
 import type { EngineOps } from "./engine-ops.js";
 import type { SyncPlanReply } from "./session-protocol.js";
-import type { SharedState } from "./shared-state.js";
-import { bytesOf, checkTensor, dtypeOf } from "./tensor.js";
+import type { SharedState, StateItem } from "./shared-state.js";
 
 export interface SyncResult {
   /** The group's revision, which `state.revision` now equals. */
   readonly revision: number;
-  /** Bytes served to other peers and fetched from them. */
+  /** Bytes served to other peers, and all that came from them, hashes included. In the background see `served`. */
   readonly txBytes: number;
   readonly rxBytes: number;
   /** Tensors of this peer that differed and were replaced. */
   readonly changedKeys: readonly string[];
-  /** Peers that they came from. */
+  /** Peers that anything came from. */
   readonly sources: readonly number[];
-  /** XXH3-128 of each tensor, 32 hex digits: the same on every peer of the group. */
+  /** Root of each tensor's hash tree, 32 hex digits: the same on every peer of the group. */
   readonly hashes: Readonly<Record<string, string>>;
+  /**
+   * Resolves when nobody reads the state any more, so that it may be written: with `background` maybe later than the
+   * call, otherwise at once. Rejects with ERR_PCCL_STATE_CHANGED if it was written before.
+   */
+  readonly served: Promise<Served>;
 }
 
-const CALL = "syncSharedState";
+export interface Served {
+  /** Bytes that other peers got. */
+  readonly txBytes: number;
+}
+
+export interface SyncRequest {
+  readonly call: string;
+  readonly strategy: SyncStrategy;
+  readonly background: boolean;
+}
 
 export async function syncWithGroup(
   ops: EngineOps,
   session: ControlSession,
   state: SharedState,
-  strategy: SyncStrategy,
+  { call, strategy, background }: SyncRequest,
   signal: AbortSignal | undefined,
 ): Promise<SyncResult> {
-  const tensors = [...state.tensors].map(([name, tensor]) => ({
-    name,
-    data: checkTensor(CALL, name, tensor, 0),
-  }));
-  const exportId = await ops.exportState(CALL, tensors, signal);
-  let txBytes: number | undefined;
+  const items = state.items(call);
+  const exportId = await ops.exportState(call, items, signal);
+  let isExported = true;
+  const end = async (): Promise<Served> => {
+    isExported = false;
+    return await endExport(ops, call, exportId);
+  };
   try {
-    const hashes = ops.hashes(CALL, exportId);
-    const plan = await session.request(
-      {
-        kind: "sync-offer",
-        revision: state.revision,
-        strategy,
-        entries: tensors.map(({ name, data }) => ({
-          name,
-          dtype: dtypeOf(data),
-          count: data.length,
-          hash: hashes.get(name) ?? "",
-        })),
-      },
+    const hashes = ops.hashes(call, exportId);
+    const entries = items.map(({ name, dtype, count, allowInequality }) => ({
+      name,
+      dtype,
+      count,
+      hash: hashes.get(name) ?? "",
+      allowInequality,
+    }));
+    const { revision: offered } = state;
+    const offer = { kind: "sync-offer", revision: offered, strategy, background, entries } as const;
+    const plan = await session.request(offer, signal);
+    const { syncEnded } = session;
+    const { rxBytes, sources, revision } = await carryOut(
+      ops,
+      session,
+      { call, exportId, items, plan },
       signal,
     );
-    const { shadows, rxBytes, revision } = await carryOut(ops, session, state, plan, signal);
-    // Before the tensors are written, which nobody may read meanwhile.
-    txBytes = ops.release(exportId);
-    for (const [name, shadow] of shadows) {
-      const tensor = state.tensors.get(name);
-      if (tensor !== undefined) bytesOf(tensor).set(shadow);
-    }
+    const changedKeys = plan.fetches.map(({ name }) => name);
     for (const { name, hash } of plan.fetches) hashes.set(name, hash);
+    // Who has just got it all has nothing to wait for; the others still have those to fetch from that it had.
+    const served = background && changedKeys.length === 0 ? syncEnded.then(end) : end();
+    isExported = false;
+    // Who never asks for it mustn't get an unhandled rejection.
+    served.catch(() => {});
+    const txBytes = background ? 0 : (await served).txBytes;
+    if (changedKeys.length > 0) await served;
     state.revision = revision;
-    return {
-      revision,
-      txBytes,
-      rxBytes,
-      changedKeys: [...shadows.keys()],
-      sources: plan.source === undefined ? [] : [plan.source.peerId],
-      hashes: Object.fromEntries(hashes),
-    };
+    return { revision, txBytes, rxBytes, changedKeys, sources, hashes: Object.fromEntries(hashes), served };
   } finally {
-    if (txBytes === undefined) ops.release(exportId);
+    if (isExported) ops.release(exportId);
   }
 }
 
+/** Writes what was fetched, if anything was, and lets go of the tensors. */
+async function endExport(ops: EngineOps, call: string, exportId: number): Promise<Served> {
+  const changed = ops.changedTensor(call, exportId);
+  if (changed === undefined) return { txBytes: (await ops.commitState(call, exportId)).txBytes };
+  ops.release(exportId);
+  throw pcclError(
+    "ERR_PCCL_STATE_CHANGED",
+    `${call}: tensor ${JSON.stringify(changed)} was written to while other peers fetched it`,
+  );
+}
+
+interface Fetching {
+  readonly call: string;
+  readonly exportId: number;
+  readonly items: readonly StateItem[];
+  readonly plan: SyncPlanReply;
+}
+
 /**
- * Fetches what the plan names into new memory, since the caller's tensors change only when the whole group is
- * through, and waits until it is. A failure of this peer is told to the group; one of the group ends the fetch.
+ * Fetches what the plan names, into memory of the engine's, and waits until the group is through. A failure of this
+ * peer is told to the group; one of the group ends the fetch.
  */
 async function carryOut(
   ops: EngineOps,
   session: ControlSession,
-  state: SharedState,
-  plan: SyncPlanReply,
+  fetching: Fetching,
   signal: AbortSignal | undefined,
-): Promise<{ shadows: Map<string, Uint8Array>; rxBytes: number; revision: number }> {
+): Promise<{ rxBytes: number; sources: readonly number[]; revision: number }> {
   const { syncFailed } = session;
   const stop = signal === undefined ? syncFailed : AbortSignal.any([signal, syncFailed]);
   try {
-    const { shadows, rxBytes } = await fetchShadows(ops, state, plan, stop).catch((error: unknown) => {
+    const { rxBytes, sources } = await fetchTargets(ops, fetching, stop).catch((error: unknown) => {
       const reason = error instanceof PcclError ? error.reason : String(error);
       // Its answer can only say that the sync has failed, which nobody needs to wait for.
       if (!syncFailed.aborted) session.request({ kind: "sync-done", ok: false, reason }).catch(() => {});
       throw error;
     });
     const revision = await session.request({ kind: "sync-done", ok: true, reason: "" }, signal);
-    return { shadows, rxBytes, revision };
+    return { rxBytes, sources, revision };
   } catch (error) {
     throw syncFailed.aborted ? syncFailed.reason : error;
   }
 }
 
-async function fetchShadows(
+async function fetchTargets(
   ops: EngineOps,
-  state: SharedState,
-  { source, fetches }: SyncPlanReply,
+  { call, exportId, items, plan }: Fetching,
   stop: AbortSignal,
-): Promise<{ shadows: Map<string, Uint8Array>; rxBytes: number }> {
-  const shadows = new Map<string, Uint8Array>();
-  if (source === undefined || fetches.length === 0) return { shadows, rxBytes: 0 };
-  const requests = fetches.map(({ name, hash }) => {
-    const tensor = state.tensors.get(name);
+): Promise<{ rxBytes: number; sources: readonly number[] }> {
+  const { fetches, sources, share, shares } = plan;
+  if (fetches.length === 0) return { rxBytes: 0, sources: [] };
+  const indices = new Map(items.map(({ name }, index) => [name, index]));
+  const targets = fetches.map(({ name, hash }) => {
+    const tensor = indices.get(name);
     if (tensor === undefined) {
-      throw pcclError("ERR_PCCL_INTERNAL", `${CALL}: the plan names "${name}", which this peer doesn't have`);
+      throw pcclError("ERR_PCCL_INTERNAL", `${call}: the plan names "${name}", which this peer doesn't have`);
     }
-    const into = new Uint8Array(tensor.byteLength);
-    shadows.set(name, into);
-    return { name, hash, into };
+    return { tensor, hash };
   });
-  const { peerId, endpoint } = source;
-  const done = await ops.fetchState(CALL, { peerId, ...endpoint }, requests, stop);
-  return { shadows, rxBytes: done.rxBytes };
+  const members = sources.map(({ member: { peerId, endpoint }, complete }) => ({
+    peerId,
+    ...endpoint,
+    complete,
+  }));
+  return await ops.fetchState(call, { exportId, targets, sources: members, share, shares }, stop);
 }

@@ -42,6 +42,39 @@ export function checkDType(call: string, tensor: Tensor, dtype: unknown): DType 
   return checkOneOf(call, `dtype of a ${type.name}`, dtype ?? own, possible);
 }
 
+const ELEMENT_BYTES: Readonly<Record<DType, number>> = {
+  f32: 4,
+  f64: 8,
+  i8: 1,
+  u8: 1,
+  i16: 2,
+  u16: 2,
+  i32: 4,
+  u32: 4,
+  i64: 8,
+  u64: 8,
+  f16: 2,
+  bf16: 2,
+};
+
+/** As checkDType; besides, a Uint8Array can hold the bytes of a whole number of elements of any type. */
+export function checkRawDType(call: string, name: string, tensor: Tensor, dtype: unknown): DType {
+  if (!(tensor instanceof Uint8Array) || dtype === undefined) return checkDType(call, tensor, dtype);
+  const checked = checkOneOf(call, `dtype of ${name}`, dtype, Object.keys(ELEMENT_BYTES) as DType[]);
+  if (tensor.byteLength % ELEMENT_BYTES[checked] !== 0) {
+    throw pcclError(
+      "ERR_PCCL_INVALID_ARGUMENT",
+      `${call}: ${name} has ${tensor.byteLength} bytes, which is no whole number of ${checked} elements.`,
+    );
+  }
+  return checked;
+}
+
+/** How many elements of `dtype` the array's bytes are. */
+export function countOf(tensor: Tensor, dtype: DType): number {
+  return tensor.byteLength / ELEMENT_BYTES[dtype];
+}
+
 /** The array that holds elements of a dtype. */
 export interface ArrayOf {
   readonly f32: Float32Array<ArrayBuffer>;

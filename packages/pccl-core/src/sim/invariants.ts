@@ -86,6 +86,8 @@ export class Invariants {
   readonly #ops = new Map<string, KnownOp>();
   readonly #views = new Map<string, string>();
   readonly #rounds = new Map<string, SyncRound[]>();
+  /** A sync has failed for somebody alone: he calls it again, while the others go on. */
+  #apart = false;
   readonly #roundOf = new Map<SimPeer, SyncRound>();
   readonly #epochs = new Map<SimPeer, number>();
   readonly #sent = new Map<string, CoordinatorMessage>();
@@ -238,8 +240,12 @@ export class Invariants {
     const results =
       outcome.kind === "error" ? [outcome.code] : outcome.kind === "ops" ? outcome.results.values() : [];
     for (const code of results) {
+      if (code === "ERR_PCCL_STATE_FETCH_FAILED") this.#apart = true;
       const unfounded =
-        (code === "ERR_PCCL_CALL_MISMATCH" && !this.#facts.deviates && !this.#facts.withdraws) ||
+        (code === "ERR_PCCL_CALL_MISMATCH" &&
+          !this.#facts.deviates &&
+          !this.#facts.withdraws &&
+          !this.#apart) ||
         (code === "ERR_PCCL_DESCRIPTOR_MISMATCH" && !this.#facts.misfits) ||
         (code === "ERR_PCCL_CANCELLED" && !this.#facts.withdraws);
       if (unfounded) throw new Violation("I4", `${peer.host} gets ${code}, and nobody gave a reason`);

@@ -264,6 +264,8 @@ export class SimPeer {
       case "installed":
         if (notice.view.joined.length > 0) invariants.onGrowth(this);
         return invariants.onInstalled(this, this.engine.view as EngineView);
+      case "sync-ended":
+        return this.user.onSyncEnded();
       case "sync-failed":
         return this.user.onSyncFailed(notice.error.code);
       case "ended":

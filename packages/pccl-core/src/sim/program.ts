@@ -144,8 +144,9 @@ function* syncUntilDone(
     if (outcome.kind !== "error") throw new Error(`sync ended with ${JSON.stringify(outcome)}`);
     // With the last holder gone, the first in the ring loads a checkpoint, as I7 allows.
     if (outcome.code === "ERR_PCCL_STATE_LOST") {
-      strategy = peers()[0] === peerId() ? "send-only" : "enforce-popular";
-    } else if (RETRIED.has(outcome.code) || outcome.code === ASTRAY) strategy = "enforce-popular";
+      strategy = peers()[0] === peerId() ? "seed" : "enforce-popular";
+    } else if (outcome.code === "ERR_PCCL_STATE_STRATEGY") strategy = "enforce-popular";
+    else if (RETRIED.has(outcome.code) || outcome.code === ASTRAY) strategy = "enforce-popular";
     else throw new Error(`sync failed with ${outcome.code}`);
   }
 }

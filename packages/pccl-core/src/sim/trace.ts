@@ -44,9 +44,11 @@ export function describeMessage(message: CoordinatorMessage | PeerMessage): stri
     case "sync-offer":
       return `sync-offer #${message.requestId} revision ${message.revision} = ${contentName(message.entries[0]?.hash)}, ${message.strategy}`;
     case "sync-plan": {
-      const { requestId, revision, source, fetches } = message;
+      const { requestId, revision, sources, fetches } = message;
       const what =
-        source === undefined ? "keep" : `fetch ${contentName(fetches[0]?.hash)} from ${source.peerId}`;
+        fetches.length === 0
+          ? "keep"
+          : `fetch ${contentName(fetches[0]?.hash)} from ${sources.map(({ member }) => member.peerId).join(", ")}`;
       return `sync-plan #${requestId} revision ${revision}: ${what}`;
     }
     default:

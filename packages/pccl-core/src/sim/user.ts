@@ -60,6 +60,8 @@ export class SimUser {
   readonly #program: Program;
   #calls = 0;
   #fetching: { over: boolean } | undefined;
+  /** What a sync in the background has given, until it has ended. */
+  #synced: { readonly revision: number; readonly content: number } | undefined;
   readonly #replies = new Map<number, (reply: Reply) => void>();
   /** Ops in flight, by seriesKey(). */
   readonly #running = new Map<string, (result: OpResult) => void>();
@@ -165,22 +167,30 @@ export class SimUser {
     this.exported = content;
     this.#around.invariants.onOffer(this.#peer, revision, content);
     const hash = contentHash(content);
-    const entries = [{ name: TENSOR, dtype: "i32", count: 1, hash }];
-    this.#request({ kind: "sync-offer", revision, strategy, entries }, withdrawAfterMs, (value) => {
+    const entries = [{ name: TENSOR, dtype: "i32", count: 1, hash, allowInequality: false }];
+    const background = this.#random.chance(0.4);
+    const offer = { kind: "sync-offer", revision, strategy, background, entries } as const;
+    this.#request(offer, withdrawAfterMs, (value) => {
       const plan = value as SyncPlanReply;
       const fetch = plan.fetches[0];
-      if (fetch === undefined || plan.source === undefined)
-        return this.#syncDone(true, content, withdrawAfterMs);
-      const { host } = plan.source.endpoint;
+      if (fetch === undefined) return this.#syncDone(true, content, background, withdrawAfterMs);
+      const hosts = plan.sources.filter(({ complete }) => complete).map(({ member }) => member.endpoint.host);
       const fetching = { over: false };
       this.#fetching = fetching;
-      this.#fetch(host, this.#peer.process.nowMs + this.#around.plane.silenceMs, (fetched) => {
+      this.#fetch(hosts, fetch.hash, this.#peer.process.nowMs + this.#around.plane.silenceMs, (fetched) => {
         if (fetching.over) return;
         fetching.over = true;
-        const ok = fetched !== undefined && contentHash(fetched) === fetch.hash;
-        this.#syncDone(ok, fetched ?? content, withdrawAfterMs);
+        this.#syncDone(fetched !== undefined, fetched ?? content, background, withdrawAfterMs);
       });
     });
+  }
+
+  /** A sync of this peer's that was in the background is over. */
+  onSyncEnded(): void {
+    if (this.#synced === undefined) return;
+    const { revision, content } = this.#synced;
+    this.#synced = undefined;
+    this.#around.invariants.onSynced(this.#peer, revision, content);
   }
 
   /** The group's sync has failed while this peer fetches. */
@@ -194,24 +204,35 @@ export class SimUser {
     this.#advance({ kind: "error", code });
   }
 
-  /** Waits for a source that doesn't answer as long as a link does. */
-  #fetch(host: string, untilMs: number, onEnd: (content: number | undefined) => void): void {
+  /** From the first source that answers; waits for those that don't as long as a link does. */
+  #fetch(
+    hosts: readonly string[],
+    hash: string,
+    untilMs: number,
+    onEnd: (content: number | undefined) => void,
+  ): void {
     const { network } = this.#around;
     this.#main.after(this.#random.between(0, FETCH_MS_MAX), () => {
+      const [host, ...others] = hosts;
+      if (host === undefined || this.#peer.process.nowMs > untilMs) return onEnd(undefined);
       const source = this.#around.peerAt(host);
       const gone = source === undefined || source.process.state === "dead" || source.engine.closed;
-      if (gone || this.#peer.process.nowMs > untilMs) return onEnd(undefined);
-      if (network.isOpenBothWays(this.#peer.host, host) && source.process.state === "running")
-        return onEnd(source.user.exported);
-      this.#fetch(host, untilMs, onEnd);
+      const answers =
+        !gone && network.isOpenBothWays(this.#peer.host, host) && source.process.state === "running";
+      const content = answers ? source.user.exported : undefined;
+      if (content !== undefined && contentHash(content) === hash) return onEnd(content);
+      // Who has gone on to other content than this, or is no more, won't have it later.
+      this.#fetch(answers || gone ? others : [...others, host], hash, untilMs, onEnd);
     });
   }
 
-  #syncDone(ok: boolean, content: number, withdrawAfterMs: number | undefined): void {
+  #syncDone(ok: boolean, content: number, background: boolean, withdrawAfterMs: number | undefined): void {
     const reason = ok ? "" : "the source is gone";
     this.#request({ kind: "sync-done", ok, reason }, withdrawAfterMs, (value) => {
       const revision = value as SessionReplies["sync-done"];
-      this.#around.invariants.onSynced(this.#peer, revision, content);
+      // In the background the sync is complete when it has ended.
+      if (background) this.#synced = { revision, content };
+      else this.#around.invariants.onSynced(this.#peer, revision, content);
       this.#advance({ kind: "synced", revision, content });
     });
   }

@@ -193,6 +193,7 @@ export class EnginelessPeer {
         return this.#end(`${notice.error.code}: ${notice.error.message}`);
       case "installed":
       case "sync-failed":
+      case "sync-ended":
         return;
     }
   }

@@ -373,7 +373,7 @@ describe("a journal", () => {
     } as const;
     runner.step({ kind: "message", connection: 1, seq: 0, ack: 0, message: register });
     const entries = Array.from({ length: 20_000 }, (_, i): StateEntry => {
-      return { name: `layer.${i}`, dtype: "f32", count: i, hash: "ab".repeat(16) };
+      return { name: `layer.${i}`, dtype: "f32", count: i, hash: "ab".repeat(16), allowInequality: false };
     });
     let [seq, largest, replacements] = [0, 0, 0];
     for (let last = inode; replacements < 2; ) {
@@ -382,6 +382,7 @@ describe("a journal", () => {
         requestId: ++seq,
         revision: 1,
         strategy: "send-only",
+        background: false,
         entries,
       } as const;
       runner.step({ kind: "message", connection: 1, seq, ack: 0, message });

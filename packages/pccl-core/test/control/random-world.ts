@@ -126,12 +126,12 @@ export class RandomWorld extends World {
       const maxAgeMs = random.pick([0, 60_000]) ?? 0;
       this.say(connection as number, { kind: "optimize-vote", requestId: ++this.#requests, maxAgeMs });
     }
-    for (const [measurementId, { a }] of [...this.state.measurements]) {
-      const connection = this.state.peers.get(a)?.connection;
+    for (const [measurementId, { from, to, by }] of [...this.state.measurements]) {
+      const connection = this.state.peers.get(by === "from" ? from : to)?.connection;
       if (connection === undefined || random.chance(0.3)) continue;
       const result = random.chance(0.2)
         ? { reason: "refused" }
-        : { txBytesPerSecond: random.between(1, 1e9), rxBytesPerSecond: 1e6, rttMs: random.between(0, 100) };
+        : { bytesPerSecond: random.between(1, 1e9), rttMs: random.between(0, 100) };
       this.say(connection, { kind: "measured", measurementId, result });
     }
   }
@@ -139,12 +139,15 @@ export class RandomWorld extends World {
   #sync(): void {
     const random = this.#random;
     const hash = random.below(2).toString(16).repeat(32);
-    const entries: StateEntry[] = [{ name: "w é", dtype: "f32", count: 7, hash }];
+    const allowInequality = random.chance(0.2);
+    const entries: StateEntry[] = [{ name: "w é", dtype: "f32", count: 7, hash, allowInequality }];
     for (const peer of this.#some()) {
       const requestId = ++this.#requests;
       const revision = (this.state.records.get(peer.group)?.revision ?? 0) + random.below(2);
       const strategy = random.pick(STRATEGIES) ?? "send-only";
-      this.say(peer.connection as number, { kind: "sync-offer", requestId, revision, strategy, entries });
+      const background = random.chance(0.3);
+      const offer = { kind: "sync-offer", requestId, revision, strategy, background, entries } as const;
+      this.say(peer.connection as number, offer);
     }
     for (const { call, connection } of this.#some()) {
       if (call?.kind !== "syncSharedState" || connection === undefined) continue;

@@ -46,7 +46,7 @@ function enveloped<M>(message: fc.Arbitrary<M>): fc.Arbitrary<Envelope<M>> {
 }
 const revision = uint(Number.MAX_SAFE_INTEGER);
 const state = fc.constantFrom("not-done", "done", "committed", "aborted");
-const strategy = fc.constantFrom("enforce-popular", "receive-only", "send-only");
+const strategy = fc.constantFrom("enforce-popular", "receive-only", "send-only", "seed");
 const name = fc.stringMatching(/^[\w./é]{1,40}$/);
 const amount = fc.double({ min: 0, noNaN: true, noDefaultInfinity: true }).map((value) => value + 0);
 const kind = <K extends string>(value: K): fc.Arbitrary<K> => fc.constant(value);
@@ -69,18 +69,22 @@ const peerMessages: fc.Arbitrary<PeerMessage> = fc.oneof(
   fc.record({
     kind: kind("measured"),
     measurementId: peerId,
-    result: fc.oneof(
-      fc.record({ txBytesPerSecond: amount, rxBytesPerSecond: amount, rttMs: amount }),
-      fc.record({ reason }),
-    ),
+    result: fc.oneof(fc.record({ bytesPerSecond: amount, rttMs: amount }), fc.record({ reason })),
   }),
   fc.record({
     kind: kind("sync-offer"),
     requestId,
     revision,
     strategy,
+    background: fc.boolean(),
     entries: fc.uniqueArray(
-      fc.record({ name, dtype: fc.constantFrom("f32", "i32"), count: revision, hash }),
+      fc.record({
+        name,
+        dtype: fc.constantFrom("f32", "i32"),
+        count: revision,
+        hash,
+        allowInequality: fc.boolean(),
+      }),
       {
         selector: (entry) => entry.name,
       },
@@ -124,7 +128,12 @@ const coordinatorMessages: fc.Arbitrary<CoordinatorMessage> = fc.oneof(
   }),
   about(fc.record({ kind: kind("abort-op"), missing: peerId })),
   fc.record({ kind: kind("pending-answer"), requestId, pending: fc.boolean() }),
-  fc.record({ kind: kind("measure"), measurementId: peerId, target: member }),
+  fc.record({
+    kind: kind("measure"),
+    measurementId: peerId,
+    target: member,
+    direction: fc.constantFrom("send", "receive"),
+  }),
   fc.record({
     kind: kind("topology-info"),
     requestId,
@@ -141,10 +150,13 @@ const coordinatorMessages: fc.Arbitrary<CoordinatorMessage> = fc.oneof(
     kind: kind("sync-plan"),
     requestId,
     revision,
-    source: fc.option(member, { nil: undefined }),
+    sources: fc.array(fc.record({ member, complete: fc.boolean() }), { maxLength: 32 }),
+    share: fc.nat(10),
+    shares: fc.integer({ min: 11, max: 1_000 }),
     fetches: fc.array(fc.record({ name, hash })),
   }),
   fc.record({ kind: kind("sync-complete"), requestId, revision }),
+  fc.record({ kind: kind("sync-ended"), requestId, revision }),
   fc.record({ kind: kind("call-failed"), requestId, code: reason, message: reason }),
   fc.record({ kind: kind("removed"), reason }),
 ) as fc.Arbitrary<CoordinatorMessage>;

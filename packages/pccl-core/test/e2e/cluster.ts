@@ -3,6 +3,7 @@ import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 import { Coordinator } from "@pccl/core/coordinator";
+import { start } from "../../src/process/child.js";
 
 const FIXTURE = fileURLToPath(new URL("./fixtures/peer.mjs", import.meta.url));
 
@@ -36,8 +37,12 @@ export class PeerProcess {
   readonly #open = new Map<number, { resolve(value: unknown): void; reject(error: Error): void }>();
   #nextId = 1;
 
-  constructor() {
-    this.process = fork(FIXTURE, { stdio: ["ignore", "inherit", "inherit", "ipc"] });
+  /** `namespace`: the network namespace to run in. */
+  constructor(namespace?: string) {
+    this.process =
+      namespace === undefined
+        ? fork(FIXTURE, { stdio: ["ignore", "inherit", "inherit", "ipc"] })
+        : start(FIXTURE, [], { namespace });
     let onPending!: (peerId: number) => void;
     this.pending = new Promise((resolve) => {
       onPending = resolve;

@@ -41,11 +41,8 @@ describe("syncSharedState", () => {
     expect(new Set(results.map(({ digest }) => digest)).size).toBe(1);
     expect(results.map(({ changedKeys }) => changedKeys)).toEqual([[], ["weights", "steps"], []]);
     expect(results[1]?.rxBytes).toBeGreaterThanOrEqual(4_000_000);
-    const source = results[1]?.sources[0];
-    expect([1, 3]).toContain(source);
-    // Sent is counted as payload, received with framing.
-    expect(results[source === 1 ? 0 : 2]?.txBytes).toBeGreaterThanOrEqual(4_000_000);
-    expect(results[source === 1 ? 2 : 0]?.txBytes).toBe(0);
+    for (const source of results[1]?.sources ?? []) expect([1, 3]).toContain(source);
+    expect((results[0]?.txBytes ?? 0) + (results[2]?.txBytes ?? 0)).toBeGreaterThanOrEqual(4_000_000);
   });
 
   it("brings a newcomer to the group's revision, even one with the same number", async () => {

@@ -258,7 +258,8 @@ describe("calls", () => {
   it("reports a mismatch inside one group while another group goes on", () => {
     const world = World.of(3, (id) => (id === 3 ? 1 : 0));
     world.vote(1, "topology-vote", 1);
-    world.say(2, { kind: "sync-offer", requestId: 2, revision: 0, strategy: "enforce-popular", entries: [] });
+    const strategy = "enforce-popular";
+    world.say(2, { kind: "sync-offer", requestId: 2, revision: 0, strategy, background: false, entries: [] });
     expect(world.take(1)).toMatchObject([{ code: "ERR_PCCL_CALL_MISMATCH" }]);
     expect(world.take(2)).toMatchObject([{ code: "ERR_PCCL_CALL_MISMATCH" }]);
     expect(world.take(3)).toEqual([]);

@@ -279,19 +279,22 @@ describe("views", () => {
 
 describe("calls", () => {
   beforeEach(admit);
-  const entry = { name: "w", dtype: "f32", count: 1, hash: "a".repeat(32) };
+  const entry = { name: "w", dtype: "f32", count: 1, hash: "a".repeat(32), allowInequality: false };
   const offer: SessionRequest = {
     id: 5,
     kind: "sync-offer",
     revision: 3,
     strategy: "send-only",
+    background: true,
     entries: [entry],
   };
   const plan: CoordinatorMessage = {
     kind: "sync-plan",
     requestId: 5,
     revision: 3,
-    source: undefined,
+    sources: [],
+    share: 0,
+    shares: 1,
     fetches: [],
   };
   const done: SessionRequest = { id: 6, kind: "sync-done", ok: true, reason: "" };
@@ -315,10 +318,12 @@ describe("calls", () => {
   it("carries a sync from offer to completion", () => {
     const { id: _, ...body } = offer;
     expect(ask(offer)).toEqual([sent({ ...body, requestId: 5 })]);
-    expect(hear(plan)).toEqual([reply(5, { revision: 3, source: undefined, fetches: [] })]);
+    expect(hear(plan)).toEqual([reply(5, { revision: 3, sources: [], share: 0, shares: 1, fetches: [] })]);
     expect(ask(done)).toEqual([sent({ kind: "sync-done", requestId: 5, ok: true, reason: "" })]);
     expect(hear({ kind: "sync-complete", requestId: 5, revision: 3 })).toEqual([reply(6, 3)]);
     expect(ask({ ...done, id: 8 })).toEqual([failed(8, "ERR_PCCL_STATE_FETCH_FAILED")]);
+    const notice = { kind: "sync-ended", offerId: 5 };
+    expect(hear({ kind: "sync-ended", requestId: 5, revision: 3 })).toEqual([{ kind: "notify", notice }]);
   });
 
   it("fails a sync before its plan, between plan and done, and after done", () => {
@@ -408,10 +413,15 @@ describe("a measurement", () => {
 
   it("is the engine's, and its result the coordinator's", () => {
     const target = { peerId: 1, group: 0, endpoint: { host: "10.0.0.1", port: 7 } };
-    expect(hear({ kind: "measure", measurementId: 5, target })).toEqual([
-      { kind: "engine-measure", measurementId: 5, target: { peerId: 1, host: "10.0.0.1", port: 7 } },
+    expect(hear({ kind: "measure", measurementId: 5, target, direction: "receive" })).toEqual([
+      {
+        kind: "engine-measure",
+        measurementId: 5,
+        target: { peerId: 1, host: "10.0.0.1", port: 7 },
+        direction: "receive",
+      },
     ]);
-    const result = { txBytesPerSecond: 1, rxBytesPerSecond: 2, rttMs: 3 };
+    const result = { bytesPerSecond: 1, rttMs: 3 };
     expect(step({ kind: "measured", measurementId: 5, result })).toEqual([
       sent({ kind: "measured", measurementId: 5, result }),
     ]);

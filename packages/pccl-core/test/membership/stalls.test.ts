@@ -6,7 +6,8 @@ import { World } from "./world.js";
 const stall = { epoch: 1, tag: 7n, seq: 0 } as const;
 
 function offer(requestId: number): PeerMessage {
-  return { kind: "sync-offer", requestId, revision: 0, strategy: "enforce-popular", entries: [] };
+  const strategy = "enforce-popular";
+  return { kind: "sync-offer", requestId, revision: 0, strategy, background: false, entries: [] };
 }
 
 describe("an op that waits for a peer in a call", () => {
@@ -142,7 +143,7 @@ describe("a caller that doesn't wait any longer", () => {
     expect(world.take(2)).toEqual([{ kind: "pending-answer", requestId: 7, pending: false }]);
   });
 
-  it("takes the whole group out of a sync that has begun to fetch, not out of one that hasn't", () => {
+  it("leaves a sync alone, also one that has begun to fetch", () => {
     const world = World.of(2);
     world.say(1, offer(5));
     world.say(1, { kind: "withdraw", requestId: 5 });
@@ -151,11 +152,11 @@ describe("a caller that doesn't wait any longer", () => {
     ]);
     for (const id of [1, 2]) world.say(id, offer(6));
     world.say(1, { kind: "withdraw", requestId: 6 });
-    for (const id of [1, 2]) {
-      expect(world.take(id)).toMatchObject([
-        { kind: "sync-plan" },
-        { kind: "call-failed", requestId: 6, code: "ERR_PCCL_CANCELLED" },
-      ]);
-    }
+    expect(world.take(1)).toMatchObject([
+      { kind: "sync-plan" },
+      { kind: "call-failed", requestId: 6, code: "ERR_PCCL_CANCELLED" },
+    ]);
+    world.say(2, { kind: "sync-done", requestId: 6, ok: true, reason: "" });
+    expect(world.takeKinds(2)).toEqual(["sync-plan", "sync-complete"]);
   });
 });

@@ -1,4 +1,4 @@
-#include "collective/lent_memory.h"
+#include "transport/lent_memory.h"
 
 #include <sys/random.h>
 #include <sys/uio.h>
