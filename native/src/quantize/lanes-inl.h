@@ -40,19 +40,27 @@ HWY_INLINE WordLanes load_codes(const T* from) {
   return hn::BitCast(Words(), hn::PromoteTo(Ints(), hn::LoadU(Narrow<T>(), from)));
 }
 
+// Of whole vectors. Not inlined: walk needs it twice, and compilers take long over some dozens of kernels.
+template <typename From, typename To, class Load, class F, class Store>
+HWY_NOINLINE void walk_vectors(const From* from, To* into, std::size_t vectors, const Load& load, F& f,
+                               const Store& store) {
+  const std::size_t lanes = hn::Lanes(Floats());
+  for (std::size_t i = 0; i < vectors * lanes; i += lanes) store(f(load(from + i)), into + i);
+}
+
 // into[i] = f(from[i]) in vectors, in order, and at the end through copies, so that nothing is read or written beyond
 // the arrays. `load` makes lanes of one array's elements, `store` puts them into the other one.
 template <typename From, typename To, class Load, class F, class Store>
 HWY_INLINE void walk(const From* from, To* into, std::size_t count, const Load& load, F f, const Store& store) {
   const std::size_t lanes = hn::Lanes(Floats());
-  std::size_t i = 0;
-  for (; i + lanes <= count; i += lanes) store(f(load(from + i)), into + i);
-  if (i == count) return;
+  const std::size_t whole = count / lanes * lanes;
+  walk_vectors(from, into, count / lanes, load, f, store);
+  if (whole == count) return;
   From rest[hn::MaxLanes(Floats())] = {};
   To result[hn::MaxLanes(Floats())];
-  std::copy(from + i, from + count, rest);
-  store(f(load(rest)), result);
-  std::copy_n(result, count - i, into + i);
+  std::copy(from + whole, from + count, rest);
+  walk_vectors(rest, result, 1, load, f, store);
+  std::copy_n(result, count - whole, into + whole);
 }
 
 struct Extent {
