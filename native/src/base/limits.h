@@ -37,11 +37,11 @@ inline constexpr std::size_t early_payload_bytes_max =
     (fully_linked_max - 1) * ops_in_flight_max * ready_payload_bytes_max;
 // Payload that a lane reads, or writes, before others have their turn.
 inline constexpr std::size_t link_turn_bytes = 512 * 1024;
-// Each of the two of a lane in shared memory, which has no other memory but a page. docs/decisions has the measurement.
 // What an op copies from another process's memory before all else has its turn; and what it combines at once, for
 // which the copy, the own contribution and the result fit into a core's second cache.
 inline constexpr std::size_t direct_copy_bytes = 1024 * 1024;
 inline constexpr std::size_t direct_piece_bytes = 256 * 1024;
+// Each of the two of a lane in shared memory, which has no other memory but a page. docs/decisions has the measurement.
 inline constexpr std::size_t shm_ring_bytes = 512 * 1024;
 // Of an op that its caller's thread drives.
 inline constexpr std::size_t driven_bytes_max = 64 * 1024;
