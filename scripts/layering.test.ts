@@ -48,7 +48,7 @@ function entriesOf(folder: string): string[] {
 }
 
 const PACKAGES = ["packages/bindings", "packages/pccl-core", "packages/moe-ep"];
-const PROGRAMS = ["examples/diloco-language-model", "bench"];
+const PROGRAMS = ["examples/diloco-language-model", "examples/diloco-mnist", "bench"];
 
 describe("the repository", () => {
   const typescript = merge(...[...PACKAGES, ...PROGRAMS].map((folder) => read(`${folder}/src`, /\.ts$/)));
@@ -87,9 +87,12 @@ describe("the repository", () => {
     expect(unreachable(read(`${folder}/src`, /\.ts$/), [...entriesOf(folder), ...simulator])).toEqual([]);
   });
 
-  it("has no file in an example that nobody imports", () => {
-    const folder = "examples/diloco-language-model/src";
-    expect(unreachable(read(folder, /\.ts$/), [`${folder}/main.ts`])).toEqual([]);
+  it.each([
+    ["examples/diloco-language-model/src", ["main.ts"]],
+    ["examples/diloco-mnist/src", ["main.ts", "compare.ts"]],
+  ])("has no file in %s that nobody imports", (folder, programs) => {
+    const entries = programs.map((program) => `${folder}/${program}`);
+    expect(unreachable(read(folder, /\.ts$/), entries)).toEqual([]);
   });
 
   it("compiles every C++ file", () => {

@@ -168,7 +168,7 @@ export const TYPESCRIPT_LAYERS: readonly Layer[] = [
     folder: "examples/diloco-mnist/src",
     mayUse: [
       ...PUBLIC_CORE,
-      ...["chart", "child", "progress", "random", "worker-process"].map(
+      ...["chart", "child", "gate", "progress", "random", "worker-process"].map(
         (part) => `@pccl/example-diloco-language-model/${part}`,
       ),
       NODE,

@@ -41,7 +41,12 @@ interface Result {
 }
 
 async function world(size: number): Promise<{ peers: Communicator[]; close: () => Promise<void> }> {
-  const coordinator = await Coordinator.start({ listen: "127.0.0.1:0", minPeers: size });
+  const coordinator = await Coordinator.start({
+    listen: "127.0.0.1:0",
+    minPeers: size,
+    // All peers share one machine, and one thread that computes.
+    leaseMs: 60_000,
+  });
   const peers = await Promise.all(
     Array.from({ length: size }, async () => await connect(coordinator.address)),
   );

@@ -84,9 +84,9 @@ void sparsify_with_feedback(std::size_t keep, float decay, std::span<float> valu
     for (const std::uint16_t index : chosen) {
       // A scale so small that it has become 0 has nothing to say.
       const float place = scale > 0 ? std::nearbyint(rest[index] / scale) : 0;
-      const float code = std::clamp(place, -code_max, code_max);
-      *at++ = static_cast<std::uint8_t>(static_cast<std::int8_t>(code));
-      part[index] = code * scale;
+      const auto code = static_cast<std::int8_t>(std::clamp(place, -code_max, code_max));
+      *at++ = static_cast<std::uint8_t>(code);
+      part[index] = static_cast<float>(code) * scale;
       rest[index] = rest[index] - part[index];
     }
   }

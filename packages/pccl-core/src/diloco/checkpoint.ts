@@ -68,7 +68,7 @@ export class Checkpoints {
   readonly #save: CheckpointOptions["save"];
   /** One is written at a time. */
   #writing: Promise<void> = Promise.resolve();
-  #failure: unknown;
+  #failure: { readonly error: unknown } | undefined;
 
   constructor(options: CheckpointOptions) {
     checkOptions(CALL, options, ["directory", "everyRounds", "keepLast", "save"]);
@@ -109,7 +109,7 @@ export class Checkpoints {
       all.set(`${LOCAL}${name}`, tensor.slice());
     }
     this.#writing = this.#write({ round, settings, digest, tensors: all, extra }).catch((error: unknown) => {
-      this.#failure = error;
+      this.#failure = { error };
     });
   }
 
@@ -118,7 +118,7 @@ export class Checkpoints {
     const snapshot = await this.#latest();
     if (snapshot === undefined) return undefined;
     const { round, tensors, extra } = snapshot;
-    await state.restore(round, tensors);
+    await state.restore(tensors);
     const own = [...tensors].filter(([name]) => name.startsWith(LOCAL));
     return {
       round,
@@ -132,19 +132,19 @@ export class Checkpoints {
     await this.#writing;
     const failure = this.#failure;
     this.#failure = undefined;
-    if (failure !== undefined) throw failure;
+    if (failure !== undefined) throw failure.error;
   }
 
   async #latest(): Promise<Snapshot | undefined> {
-    let lastError: unknown;
+    let damaged: { readonly error: unknown } | undefined;
     for (const name of (await this.#names()).toReversed()) {
       try {
         return await read(join(this.#directory, name));
       } catch (error) {
-        lastError = error;
+        damaged = { error };
       }
     }
-    if (lastError !== undefined) throw lastError;
+    if (damaged !== undefined) throw damaged.error;
     return undefined;
   }
 

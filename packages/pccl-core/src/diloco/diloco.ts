@@ -15,7 +15,7 @@ import { exchange, type Offer, type Outcome } from "./exchange.js";
 import type { Fragment } from "./fragments.js";
 import { remember } from "./guard.js";
 import { LocalModel } from "./local-model.js";
-import { admitNewcomers, joinGroup, repairGroup, waitForCompany } from "./membership.js";
+import { admitNewcomers, syncGroup, waitForCompany } from "./membership.js";
 import {
   checkDilocoOptions,
   checkRunOptions,
@@ -111,8 +111,8 @@ export class Diloco {
 
   /**
    * Takes the outer state of this peer's newest whole checkpoint, before join(); resolves to what the caller had put
-   * into it, or to undefined if there is none. In a new group, of whatever size, the newest checkpoint of all peers is
-   * gone on from; a group that trains already is joined as by any newcomer. Own progress since that round is lost.
+   * into it, or to undefined if there is none. A new group, of whatever size, goes on from the checkpoint that
+   * most of its peers have; one that trains already is joined as by any newcomer. Own progress since then is lost.
    */
   async restore(): Promise<Restored | undefined> {
     if (this.#phase !== "new") throw this.#misuse("diloco.restore");
@@ -133,18 +133,21 @@ export class Diloco {
    * admitted newcomers.
    */
   async join(): Promise<void> {
+    if (this.#failure !== undefined) throw this.#failure.error;
     if (this.#phase !== "new") return;
     this.#phase = "joining";
     const { communicator, schedule, alone } = this.#settings;
     try {
       if (!this.#isRestored) this.#state.parameters.set(await this.#local.readFinite());
-      await joinGroup(communicator, this.#state, this.#limits());
-      if (alone === "wait") await waitForCompany(communicator, this.#state, this.#limits());
     } catch (error) {
       this.#phase = "new";
       throw error;
     }
-    await this.#local.take(this.#state.parameters);
+    await this.#finally(async () => {
+      await syncGroup(communicator, this.#state, this.#limits());
+      if (alone === "wait") await waitForCompany(communicator, this.#state, this.#limits());
+      await this.#local.take(this.#state.parameters);
+    });
     // In a new group everybody has a whole period before the first launch; a newcomer comes when a round was settled.
     this.#untilLaunch = this.round === 0 ? schedule.periodSteps : schedule.periodSteps - schedule.delaySteps;
     this.#watch.lap();
@@ -266,7 +269,7 @@ export class Diloco {
       }
       if (schedule.restart === "carry") await this.#local.startHere();
       await wire.prepare(index, send);
-      if (schedule.restart === "predict") await this.#prediction.goOn(send);
+      if (schedule.restart === "predict") await this.#prediction.goOn(send, communicator.groupWorldSize);
     });
     const offer = {
       own,
@@ -394,7 +397,7 @@ export class Diloco {
         await this.#local.carry(parameters);
         break;
       case "predict":
-        await this.#prediction.settled(round.offer.send, average, outcome);
+        this.#prediction.settled(outcome.share);
         break;
     }
   }
@@ -402,7 +405,6 @@ export class Diloco {
   /** Goes on from the group's parameters, without anything of this peer's own. */
   async #restart(): Promise<void> {
     this.#count.forget();
-    this.#prediction.reset();
     await this.#local.take(this.#state.parameters);
   }
 
@@ -414,7 +416,7 @@ export class Diloco {
     const { changedKeys } = await this.#watch.time("waiting", async () => {
       // A sync can't run beside another call to the coordinator.
       await this.#within(round.pending as Promise<boolean>);
-      return await repairGroup(this.#settings.communicator, this.#state, this.#limits());
+      return await syncGroup(this.#settings.communicator, this.#state, this.#limits());
     });
     if (changedKeys.length > 0) await this.#restart();
     const { own } = round.offer;

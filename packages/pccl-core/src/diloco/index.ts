@@ -1,6 +1,7 @@
 export type { CheckpointOptions, Restored } from "./checkpoint.js";
 export { Diloco } from "./diloco.js";
 export type { DilocoEvents, OuterStep } from "./events.js";
+export { isGridComplete } from "./grid.js";
 export type { Suspect } from "./guard.js";
 export type { DilocoOptions, RunOptions } from "./options.js";
 export type { OuterOptions } from "./outer-optimizer.js";

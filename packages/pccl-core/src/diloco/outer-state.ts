@@ -61,7 +61,7 @@ export class OuterState implements OuterArrays {
   }
 
   /** Takes a snapshot's tensors; throws ERR_PCCL_LAYOUT_MISMATCH before anything changes if they aren't these. */
-  async restore(round: number, tensors: ReadonlyMap<string, StoredTensor>): Promise<void> {
+  async restore(tensors: ReadonlyMap<string, StoredTensor>): Promise<void> {
     const named = this.#named();
     for (const [name, own] of named) {
       const stored = tensors.get(name);
@@ -71,8 +71,8 @@ export class OuterState implements OuterArrays {
       throw pcclError("ERR_PCCL_LAYOUT_MISMATCH", message);
     }
     for (const [name, own] of named) own.set(tensors.get(name) as Float32Array);
-    // In a new group the newest checkpoint is the one that is gone on from.
-    this.shared.revision = round;
+    // More than peers without a checkpoint have, and never too much for a group that trains already.
+    this.shared.revision = 1;
     await this.replaced();
   }
 
@@ -89,14 +89,14 @@ export class OuterState implements OuterArrays {
   async apply(fragment: number, gradient: Float32Array, scale: number): Promise<void> {
     const count = 1 + (this.#progress[1 + fragment] as number);
     this.#progress[1 + fragment] = count;
-    await this.#step(fragment, gradient, scale, count, this);
+    await this.#step(fragment, gradient, scale, count, this, this);
   }
 
-  /** What the parameters would be after one more such step, into a flat array. Nothing here changes. */
-  async predict(fragment: number, gradient: Float32Array, scale: number, into: Float32Array): Promise<void> {
+  /** Where the optimizer's first step, without what it remembers, would bring the parameters. Nothing here changes. */
+  async push(fragment: number, gradient: Float32Array, scale: number, into: Float32Array): Promise<void> {
     const slots = this.slots.map((slot) => new Float32Array(slot.length));
-    const count = 1 + (this.#progress[1 + fragment] as number);
-    await this.#step(fragment, gradient, scale, count, { parameters: into, slots });
+    const from = { parameters: this.parameters, slots };
+    await this.#step(fragment, gradient, scale, 1, from, { parameters: into, slots });
   }
 
   /** Ends a round of the fragment: counts it, and hashes what has changed. */
@@ -134,6 +134,7 @@ export class OuterState implements OuterArrays {
     gradient: Float32Array,
     scale: number,
     count: number,
+    from: OuterArrays,
     into: OuterArrays,
   ): Promise<void> {
     const cut = (
@@ -146,7 +147,7 @@ export class OuterState implements OuterArrays {
     });
     const steps = placed(this.#fragments[fragment] as Fragment).map(async ({ start, end, at }) => {
       const part = gradient.subarray(at, at + end - start);
-      await this.#optimizer.step(part, scale, count, cut(this, start, end), cut(into, start, end));
+      await this.#optimizer.step(part, scale, count, cut(from, start, end), cut(into, start, end));
     });
     await Promise.all(steps);
   }

@@ -4,8 +4,8 @@
  *   sync       After every `innerSteps` steps all wait for the average and go on from it (arXiv:2311.08105).
  *   async      The average is computed while the next inner steps run and applied after them, a phase late. A peer's
  *              own progress of that phase is kept on top of it, and is what it contributes next.
- *   eager      As async, but a peer doesn't wait to see its own part of the missing average: it goes on from where the
- *              outer optimizer would be with its own new work and the others' last (arXiv:2502.12996).
+ *   eager      As async, but a peer doesn't wait to see its own part of the missing average: it goes on from the group's
+ *              parameters and its own part of the outer step that is under way (arXiv:2502.12996).
  *   streaming  The model is cut into fragments, one of which is averaged every `innerSteps / fragments` steps; its
  *              average is applied `delaySteps` later and mixed with what the peer has come to meanwhile: `alpha` of its
  *              own, 1 − alpha of the group's (arXiv:2501.18512).
@@ -40,7 +40,8 @@ export interface Schedule {
   readonly delaySteps: number;
   /**
    * Where a peer goes on from when an average is applied. take: they are the group's. mix: of both, by
-   * alpha. carry: the group's and one's own progress since the launch. predict: the group's, one outer step on.
+   * alpha. carry: the group's and one's own progress since the launch. predict: the group's, and
+   * one's own part of the next outer step.
    */
   readonly restart: "take" | "mix" | "carry" | "predict";
   readonly alpha: number;

@@ -44,7 +44,7 @@ describe("TensorFlow.js variables", () => {
             for (const variable of [w, b]) {
               const gradient = grads[variable.name] as tf.Tensor;
               const moved = tf.tidy(() => tf.sub(variable, tf.mul(gradient, 0.06)));
-              variable.assign(moved as never);
+              variable.assign(moved);
               moved.dispose();
               gradient.dispose();
             }
@@ -86,7 +86,7 @@ describe("arrays of jax-js", () => {
         type Line = { w: np.Array; b: np.Array };
         let line: Line = { w: np.zeros([1, 1]), b: np.zeros([1]) };
         const parameters = jaxParameters<np.Array>({
-          numpy: np as never,
+          numpy: np,
           get: () => line,
           set: (next) => {
             line = next as Line;
@@ -127,7 +127,7 @@ describe("arrays of jax-js", () => {
   it("must keep their names and sizes", async () => {
     await init("cpu");
     let arrays: Record<string, np.Array> = { w: np.zeros([3]) };
-    const source = jaxParameters<np.Array>({ numpy: np as never, get: () => arrays, set: () => undefined });
+    const source = jaxParameters<np.Array>({ numpy: np, get: () => arrays, set: () => undefined });
     arrays = { w: np.zeros([4]) };
     await expect(source.read(new Float32Array(3))).rejects.toThrow(withCode("ERR_PCCL_LAYOUT_MISMATCH"));
     expect(() => jaxParameters({} as never)).toThrow(withCode("ERR_PCCL_INVALID_ARGUMENT"));

@@ -68,15 +68,14 @@ describe("checkpoints", () => {
     expect(diloco.digest).toBe(through[0]?.diloco.digest);
   });
 
-  it("bring a group of another size to the newest of them", async () => {
+  it("bring a group of another size to where they were written", async () => {
     const schedule = "async";
     const first = await trainees(2, (peer) => ({ schedule, ...checkpointOf(peer) }));
     await run(first, 3);
-    // The second one's last is lost, and the third never had any.
-    rmSync(join(folder, "1", "round-000000003"), { recursive: true });
+    // The third never had any.
     const second = await trainees(3, (peer) => ({ schedule, ...checkpointOf(peer < 2 ? peer : 9) }));
     const restored = await Promise.all(second.map(async ({ diloco }) => await diloco.restore()));
-    expect(restored.map((one) => one?.round)).toEqual([3, 2, undefined]);
+    expect(restored.map((one) => one?.round)).toEqual([3, 3, undefined]);
     await Promise.all(second.map(async ({ diloco }) => await diloco.join()));
     for (const { diloco } of second) {
       expect(diloco.round).toBe(3);
