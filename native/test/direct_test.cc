@@ -322,7 +322,8 @@ TEST(DirectFallback, GoesOverLinksWhereMemoryCantBeRead) {
       std::vector<PendingOp> ops;
       for (std::size_t rank = 0; rank < hosts.size(); ++rank) {
         send.push_back(numbers<float>(rank, 200'000));
-        ops.push_back(cluster[rank].all_reduce({send[rank].data(), in_place ? send[rank].data() : recv[rank].data(), 200'000}));
+        float* const into = in_place ? send[rank].data() : recv[rank].data();
+        ops.push_back(cluster[rank].all_reduce({send[rank].data(), into, 200'000}));
       }
       for (std::size_t rank = 0; rank < hosts.size(); ++rank) {
         const OpResult result = ops[rank].second.get();

@@ -39,11 +39,11 @@ inline constexpr std::size_t early_payload_bytes_max =
     (fully_linked_max - 1) * ops_in_flight_max * ready_payload_bytes_max;
 // Payload that a lane reads, or writes, before others have their turn.
 inline constexpr std::size_t link_turn_bytes = 512 * 1024;
-// Each of the two of a lane in shared memory, which has no other memory but a page. docs/decisions has the measurement.
 // What an op copies from another process's memory before all else has its turn; and what it combines at once, for
 // which the copy, the own contribution and the result fit into a core's second cache.
 inline constexpr std::size_t direct_copy_bytes = 1024 * 1024;
 inline constexpr std::size_t direct_piece_bytes = 256 * 1024;
+// Each of the two of a lane in shared memory, which has no other memory but a page. docs/decisions has the measurement.
 inline constexpr std::size_t shm_ring_bytes = 512 * 1024;
 // What the system may hold of a lane over TCP beyond what is on its way: what has been written can't go over another
 // lane, and what is urgent waits behind it. On a machine, and in a local network, there is no such limit.

@@ -85,7 +85,8 @@ void Core::post(const Op::Request& request) {
   const View& view = epoch_->view();
   if (!traits(request.call.kind).bound_to_view || request.ring_epoch == view.epoch) return epoch_->post(request);
   const std::string message = op_name(request.call) + ": the view changed to epoch " +
-                              std::to_string(view.view_epoch) + " before it began, and with it the ranks; call it again";
+                              std::to_string(view.view_epoch) +
+                              " before it began, and with it the ranks; call it again";
   events_.finished(request.id, {.error = Error{ErrorCode::peer_lost, message, {}, view.view_epoch}});
 }
 

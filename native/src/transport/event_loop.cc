@@ -113,7 +113,10 @@ void EventLoop::Timer::reset() {
 }
 
 EventLoop::EventLoop()
-    : epoll_(::epoll_create1(EPOLL_CLOEXEC)), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), spin_(spin_max), spin_pause_(spin_pause_min) {
+    : epoll_(::epoll_create1(EPOLL_CLOEXEC)),
+      wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      spin_(spin_max),
+      spin_pause_(spin_pause_min) {
   epoll_event event{.events = EPOLLIN, .data = {.u64 = wake_token}};
   if (!epoll_ || !wake_ || ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &event) != 0) {
     throw EngineError({ErrorCode::io, std::string("create engine: no event loop: ") + std::strerror(errno), {}});

@@ -3,9 +3,9 @@
 // woken takes longer than what a small op has to wait for.
 //
 // While it sleeps another thread can drive it for a moment (Driver): to have something done at once costs less than to
-// wake the loop's thread for it, and to be woken by it when it is done. All but post(), stop(), expect() and try_drive()
-// belong to the one thread that has the loop: the one in run() while it is awake, or the driver, or the constructing
-// thread before run().
+// wake the loop's thread for it, and to be woken by it when it is done. All but post(), stop(), expect(), is_mine() and
+// try_drive() belong to the one thread that has the loop: the one in run() while it is awake, or the driver, or the
+// constructing thread before run().
 #pragma once
 
 #include <sys/epoll.h>

@@ -58,8 +58,8 @@ ssize_t ShmChannel::write(std::span<const iovec> from) {
   return -1;
 }
 
-// One that has nothing in flight may be about to call what these bytes are of, and then finds them by itself. While this
-// side is driven, for a moment, its bell can wait.
+// One that has nothing in flight may be about to call what these bytes are of, and then finds them by itself. While
+// this side is driven, for a moment, its bell can wait.
 void ShmChannel::wake_other(std::uint32_t what) {
   const std::uint32_t asleep = other_.asleep.load();
   if ((asleep & what) == 0) return;
