@@ -5,6 +5,7 @@
  *   node bench/dist/simulator-check.js [--tokens 4096] [--experts 64] [--size 1024] [--repeats 5] [--dtype f32]
  */
 import { spawnSync } from "node:child_process";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { calibrate, calibratedCluster, type Calibration, generateCounts, simulate } from "@pccl/moe-ep";
@@ -35,7 +36,7 @@ const dtype = values.dtype === "bf16" ? "bf16" : "f32";
 const layer = { hiddenSize: size, ffnSize: size };
 
 function runBench(): readonly BenchResult[] {
-  const program = fileURLToPath(new URL("../../packages/moe-ep/bin/moe-ep.js", import.meta.url));
+  const program = join(dirname(fileURLToPath(import.meta.resolve("@pccl/moe-ep"))), "../bin/moe-ep.js");
   const options = {
     "--world": RANKS,
     "--experts": experts,

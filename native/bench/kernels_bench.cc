@@ -1,5 +1,6 @@
-// How fast the reduction kernels are on one thread, beside memcpy: GB/s of bytes read and written, one column for each
-// version that this CPU can run. 512 KiB is what an all-reduce combines at a time; 64 MiB shows the memory.
+// How fast the kernels of reductions, and those that quantize f32, are on one thread, beside memcpy: GB/s of bytes read
+// and written, for those that quantize of f32 alone; one column for each version that this CPU can run. 512 KiB is what
+// an all-reduce combines at a time; 64 MiB shows the memory.
 //
 //   kernels_bench [--bytes 524288] [--last]      --last: the last contribution, for which avg divides
 #include <hwy/highway.h>
@@ -14,6 +15,9 @@
 #include <vector>
 
 #include "base/dtype.h"
+#include "base/quantization.h"
+#include "quantize/layout.h"
+#include "quantize/quantize.h"
 #include "reduce/kernels.h"
 
 namespace {
@@ -85,5 +89,25 @@ int main(int argc, char** argv) {
     }
   }
   std::printf("\n");
+  const std::size_t count = bytes / sizeof(float);
+  std::vector<float> values(count);
+  for (std::size_t i = 0; i < count; ++i) values[i] = static_cast<float>(i * 2654435761u % 1000) - 500;
+  for (std::uint8_t number = 1; pccl::is_quantized_format(number); ++number) {
+    for (const auto rounding : {pccl::QuantizationRounding::nearest, pccl::QuantizationRounding::stochastic}) {
+      const pccl::Quantization quantization{.format = static_cast<pccl::QuantizedFormat>(number), .rounding = rounding};
+      std::vector<std::uint8_t> codes(pccl::quantized_bytes(quantization, count));
+      const auto row = [&](const char* name, const auto& call) {
+        std::printf("%-6s%-12s", pccl::quantized_format_name(quantization.format), name);
+        for (const std::int64_t target : targets) {
+          hwy::SetSupportedTargetsForTest(target);
+          std::printf("%8.1f", 1e-9 * static_cast<double>(bytes) / measure(call));
+        }
+        std::printf("\n");
+      };
+      const bool nearest = rounding == pccl::QuantizationRounding::nearest;
+      row(nearest ? "nearest" : "stochastic", [&] { pccl::quantize(quantization, 0, 0, values, codes.data()); });
+      if (nearest) row("back", [&] { static_cast<void>(pccl::dequantize(quantization, codes, values)); });
+    }
+  }
   return 0;
 }

@@ -44,10 +44,23 @@ TEST(EngineOptions, OutOfRange) {
   const auto refused = [](std::uint32_t connections, std::uint32_t ops) {
     return refusal([&] { Engine::create({.connections_per_peer = connections, .ops_in_flight_max = ops}); });
   };
-  for (const auto& [connections, ops] : {std::pair{0u, 1u}, {65u, 1u}, {1u, 0u}, {1u, 257u}}) {
+  for (const auto& [connections, ops] : {std::pair{65u, 1u}, {1u, 0u}, {1u, 257u}}) {
     EXPECT_EQ(refused(connections, ops), ErrorCode::invalid_argument);
   }
   EXPECT_FALSE(refused(64, 256));
+  EXPECT_FALSE(refused(0, 256));
+}
+
+TEST(EngineOptions, ACongestionControlThatTheSystemHasnt) {
+  try {
+    Engine::create({.congestion_control = "no-such-control"});
+    FAIL();
+  } catch (const EngineError& error) {
+    EXPECT_EQ(error.error().code, ErrorCode::invalid_argument);
+    EXPECT_NE(error.error().message.find("this system has"), std::string::npos) << error.error().message;
+  }
+  // Reno is in every kernel, and everybody may use it.
+  EXPECT_NO_THROW(Engine::create({.congestion_control = "reno"})->close());
 }
 
 TEST_F(Arguments, BuffersAndTagsInUse) {

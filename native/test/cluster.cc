@@ -40,13 +40,13 @@ PendingOp Peer::commit_state(OpId export_id) {
   return {engine->commit_state(export_id, [result](OpId, const OpResult& value) { result.set(value); }), result};
 }
 
-Awaited<ProbeResult> Peer::probe(std::uint64_t probe_id, const Member& target) {
+Awaited<ProbeResult> Peer::probe(std::uint64_t probe_id, const Member& target, ProbeDirection direction) {
   Awaited<ProbeResult> result;
   {
     const std::lock_guard lock(mutex);
     probed[probe_id] = result;
   }
-  engine->probe(probe_id, target);
+  engine->probe(probe_id, target, direction);
   return result;
 }
 

@@ -87,7 +87,8 @@ struct Peer {
   PendingOp export_state(std::vector<ExportTensor> tensors);
   PendingOp fetch_state(StateFetchCall call);
   PendingOp commit_state(OpId export_id);
-  Awaited<ProbeResult> probe(std::uint64_t probe_id, const Member& target);
+  Awaited<ProbeResult> probe(std::uint64_t probe_id, const Member& target,
+                             ProbeDirection direction = ProbeDirection::send);
 };
 
 // What the engines of a Cluster use, unless it says otherwise.

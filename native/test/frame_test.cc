@@ -57,6 +57,7 @@ std::vector<Frame> samples() {
       {6, {1, 1}, AbortBody{{ErrorCode::peer_lost, 42, {}}}, 5},
       {0, {}, AckBody{7, UINT64_MAX}},
       {0, {}, OverBody{63, UINT64_MAX, 9}, 5},
+      {0, {}, LanesBody{64}, 6},
   };
 }
 
@@ -107,6 +108,10 @@ TEST(Frame, RefusesValuesOutOfRange) {
       {0, {}, OverBody{64, 1, 1}, 1},
       {1, {}, OverBody{0, 1, 1}, 1},
       {0, {}, OverBody{0, 1, 1}},
+      {0, {}, LanesBody{0}, 1},
+      {0, {}, LanesBody{65}, 1},
+      {0, {}, LanesBody{1}},
+      {1, {}, LanesBody{1}, 1},
   };
   for (const Frame& frame : wrong) {
     std::string error;

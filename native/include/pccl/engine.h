@@ -245,13 +245,15 @@ struct StalledOp {
   std::vector<PeerId> missing;
 };
 
-// What a path to another peer carries, streamed in both directions at once.
+// Of the peer that probes.
+enum class ProbeDirection : std::uint8_t { send, receive };
+
+// What the path from one peer to another carries.
 struct ProbeResult {
   std::string error = {};  // why there is nothing to tell; empty: there is
-  double tx_bytes_per_second = 0;
-  double rx_bytes_per_second = 0;
+  double bytes_per_second = 0;
   double round_trip_seconds = 0;
-  std::uint64_t bytes = 0;  // sent and received to find out
+  std::uint64_t bytes = 0;  // streamed to find out
   double seconds = 0;       // that it took
 };
 
@@ -355,10 +357,10 @@ class Engine {
   // all members with call_mismatch.
   virtual bool abort_if_missing(Epoch epoch, const OpKey& key, PeerId peer) = 0;
 
-  // Measures the path to `target`, another member of the installed view, over connections of its own; `probed` follows.
-  // Throws invalid_argument for a member without host or port and for an `id` that is under way, not_installed before
+  // Measures the path to, or from, `target`, another member of the installed view, over connections of its own; `probed`
+  // follows. Throws invalid_argument for a member without host or port and for an `id` that is under way, not_installed before
   // the first view.
-  virtual void probe(std::uint64_t id, const Member& target) = 0;
+  virtual void probe(std::uint64_t id, const Member& target, ProbeDirection direction) = 0;
 
   // Ends every op (code closed, buffers restored), links, listener and threads; returns when all are gone and no
   // callback will run any more. Idempotent.

@@ -11,6 +11,8 @@ using namespace std::chrono_literals;
 
 inline constexpr std::uint32_t ops_in_flight_max = 256;
 inline constexpr std::uint32_t connections_per_peer_max = 64;
+// The most that a link takes by itself.
+inline constexpr std::uint32_t adaptive_connections_max = 32;
 inline constexpr std::uint32_t silence_ms_min = 500;
 inline constexpr std::uint32_t silence_ms_max = 600'000;
 inline constexpr std::size_t group_size_max = 65536;
@@ -43,6 +45,9 @@ inline constexpr std::size_t link_turn_bytes = 512 * 1024;
 inline constexpr std::size_t direct_copy_bytes = 1024 * 1024;
 inline constexpr std::size_t direct_piece_bytes = 256 * 1024;
 inline constexpr std::size_t shm_ring_bytes = 512 * 1024;
+// What the system may hold of a lane over TCP beyond what is on its way: what has been written can't go over another
+// lane, and what is urgent waits behind it. On a machine, and in a local network, there is no such limit.
+inline constexpr int lane_unsent_bytes_max = 512 * 1024;
 // Of an op that its caller's thread drives.
 inline constexpr std::size_t driven_bytes_max = 64 * 1024;
 // Numbered frames that a peer leaves unacknowledged before its link counts as broken.

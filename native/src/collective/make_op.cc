@@ -21,25 +21,9 @@ namespace {
 
 // Short enough to go with the `ready`. All members know it, but for an all_to_all, whose blocks may differ.
 bool is_short(const CollectiveCall& call, const Op::Seat& seat) {
-  const std::size_t element = element_bytes(call.dtype);
-  switch (call.kind) {
-    case Collective::all_reduce:
-    case Collective::reduce_scatter:
-      return call.recv_count * element <= one_shot_bytes_max(seat.ranks);
-    case Collective::all_gather:
-    case Collective::gather:
-    case Collective::send:
-      return call.send_count * element <= block_in_ready_bytes_max;
-    case Collective::broadcast:
-    case Collective::scatter:
-    case Collective::recv:
-      return call.recv_count * element <= block_in_ready_bytes_max;
-    case Collective::barrier:
-      return true;
-    case Collective::all_to_all:
-      return false;
-  }
-  return false;
+  if (call.kind == Collective::all_to_all) return false;
+  const std::uint64_t bytes = describe_call(call).count * element_bytes(call.dtype);
+  return bytes <= (traits(call.kind).reduces ? one_shot_bytes_max(seat.ranks) : block_in_ready_bytes_max);
 }
 
 // Over the links.

@@ -1,45 +1,42 @@
 #include "collective/op.h"
 
+#include "base/collectives.h"
 #include "base/dtype.h"
 
 namespace pccl {
 
-Descriptor describe_call(const CollectiveCall& call) {
-  Descriptor descriptor{.count = 0, .dtype = call.dtype, .op = ReduceOp::sum, .kind = call.kind, .root = 0};
-  descriptor.quantization = call.quantization;
-  descriptor.quantization.seed = 0;
+namespace {
+
+std::uint64_t common_count(const CollectiveCall& call) {
   switch (call.kind) {
     case Collective::all_reduce:
-      descriptor.count = call.send_count;
-      descriptor.op = call.op;
-      break;
-    case Collective::reduce_scatter:
-      descriptor.count = call.recv_count;
-      descriptor.op = call.op;
-      break;
     case Collective::all_gather:
-      descriptor.count = call.send_count;
-      break;
+    case Collective::gather:
+    case Collective::send:
+      return call.send_count;
+    case Collective::reduce_scatter:
     case Collective::broadcast:
     case Collective::scatter:
-      descriptor.count = call.recv_count;
-      descriptor.root = call.peer;
-      break;
-    case Collective::gather:
-      descriptor.count = call.send_count;
-      descriptor.root = call.peer;
-      break;
+    case Collective::recv:
+      return call.recv_count;
     case Collective::all_to_all:
     case Collective::barrier:
-      break;
-    case Collective::send:
-      descriptor.count = call.send_count;
-      break;
-    case Collective::recv:
-      descriptor.count = call.recv_count;
-      descriptor.kind = Collective::send;
-      break;
+      return 0;
   }
+  return 0;
+}
+
+}  // namespace
+
+Descriptor describe_call(const CollectiveCall& call) {
+  const CollectiveTraits& kind = traits(call.kind);
+  Descriptor descriptor{.count = common_count(call),
+                        .dtype = call.dtype,
+                        .op = kind.reduces ? call.op : ReduceOp::sum,
+                        .kind = kind.of_two ? Collective::send : call.kind,
+                        .root = kind.has_root ? call.peer : 0};
+  descriptor.quantization = call.quantization;
+  descriptor.quantization.seed = 0;
   return descriptor;
 }
 

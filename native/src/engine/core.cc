@@ -270,13 +270,14 @@ void Core::commit_state(OpId id, OpId export_id) {
                std::make_shared<std::atomic<bool>>(false));
 }
 
-std::optional<Error> Core::probe(std::uint64_t id, const Member& target) {
+std::optional<Error> Core::probe(std::uint64_t id, const Member& target, ProbeDirection direction) {
   if (probes_.contains(id)) {
     return Error{ErrorCode::invalid_argument, "probe: one with id " + std::to_string(id) + " is under way", {}};
   }
   const View& view = epoch_->view();
   PathProbe::Request request{
       .target = target,
+      .direction = direction,
       .hello = {ConnectionKind::probe, view.epoch, view.self, target.id, view.key},
       .connections = probe_connections_,
       .congestion_control = congestion_control_,

@@ -53,7 +53,7 @@ class Core final : Link::Owner, Acceptor::Owner {
   std::optional<Error> set_world(Epoch view_epoch, std::uint32_t world_size);
   bool abort_if_missing(Epoch epoch, const OpKey& key, PeerId peer);
 
-  std::optional<Error> probe(std::uint64_t id, const Member& target);
+  std::optional<Error> probe(std::uint64_t id, const Member& target, ProbeDirection direction);
 
   void export_state(OpId id, std::vector<ExportTensor> tensors) { exports_.add(id, std::move(tensors)); }
   std::optional<std::vector<Hash128>> hashes(OpId id) const { return exports_.hashes(id); }

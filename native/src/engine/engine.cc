@@ -142,7 +142,7 @@ class EngineImpl final : public Engine {
   void install(Epoch epoch, const std::vector<Verdict>& verdicts) override;
   void set_world(Epoch view_epoch, std::uint32_t world_size) override;
   bool abort_if_missing(Epoch epoch, const OpKey& key, PeerId peer) override;
-  void probe(std::uint64_t id, const Member& target) override;
+  void probe(std::uint64_t id, const Member& target, ProbeDirection direction) override;
 
   void close() override;
 
@@ -398,6 +398,8 @@ std::uint64_t EngineImpl::release_state(OpId export_id) {
 }
 
 std::string EngineImpl::changed_tensor(OpId export_id) const {
+  // What a peer has said of it may have arrived, and not been read: the next turn of the loop reads it.
+  ask("changed_tensor", [] { return true; });
   const auto name = ask("changed_tensor", [this, export_id] { return core_->changed_tensor(export_id); });
   if (!name) refuse(ErrorCode::invalid_argument, "changed_tensor: " + std::to_string(export_id) + " is no export");
   return *name;
@@ -453,13 +455,13 @@ bool EngineImpl::abort_if_missing(Epoch epoch, const OpKey& key, PeerId peer) {
   return ask("abort_if_missing", [&] { return core_->abort_if_missing(epoch, key, peer); });
 }
 
-void EngineImpl::probe(std::uint64_t id, const Member& target) {
+void EngineImpl::probe(std::uint64_t id, const Member& target, ProbeDirection direction) {
   const std::string name = "probe: peer " + std::to_string(target.id);
   if (target.host.empty() || target.port == 0) refuse(ErrorCode::invalid_argument, name + " has no host or port");
   const std::optional<InstalledView> installed = view();
   if (!installed) refuse(ErrorCode::not_installed, "probe: no view has been installed yet");
   if (target.id == installed->self) refuse(ErrorCode::invalid_argument, name + " is this one");
-  const auto error = ask("probe", [&] { return core_->probe(id, target); });
+  const auto error = ask("probe", [&] { return core_->probe(id, target, direction); });
   if (error) throw EngineError(*error);
 }
 

@@ -5,8 +5,12 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
+#include <vector>
 
 #include "base/limits.h"
 #include "hash/xxh3.h"
@@ -24,5 +28,15 @@ inline std::uint64_t leaves_bytes(std::uint64_t bytes, std::uint64_t first, std:
 }
 
 inline Hash128 root_of(std::span<const Hash128> leaves) { return xxh3_128(leaves.data(), leaves.size_bytes()); }
+
+// The root of these bytes, on this thread. Nothing when `stop` became true before the end.
+inline std::optional<Hash128> tree_root(std::span<const std::byte> bytes, const std::atomic<bool>& stop) {
+  std::vector<Hash128> leaves(leaf_count(bytes.size()));
+  for (std::uint64_t i = 0; i < leaves.size(); ++i) {
+    if (stop.load(std::memory_order_relaxed)) return std::nullopt;
+    leaves[i] = xxh3_128(bytes.data() + i * limits::state_leaf_bytes, leaves_bytes(bytes.size(), i, 1));
+  }
+  return root_of(leaves);
+}
 
 }  // namespace pccl

@@ -11,7 +11,7 @@
 
 #include "diloco/elementwise.h"
 #include "diloco/feedback.h"
-#include "hash/xxh3.h"
+#include "hash/hash_tree.h"
 #include "node/arguments.h"
 #include "node/buffers.h"
 #include "node/errors.h"
@@ -131,9 +131,9 @@ Napi::Value digest(const Napi::CallbackInfo& info) {
     const auto work = [parts, to = static_cast<std::byte*>(into.data)](moe::RoutedWorkspace&,
                                                                         const std::atomic<bool>& stopped) {
       for (std::size_t i = 0; i < parts.size(); ++i) {
-        if (stopped) return;
-        const Hash128 hash = xxh3_128(parts[i].data(), parts[i].size());
-        std::memcpy(to + i * sizeof(Hash128), hash.data(), sizeof(Hash128));
+        const std::optional<Hash128> hash = tree_root(parts[i], stopped);
+        if (!hash) return;
+        std::memcpy(to + i * sizeof(Hash128), hash->data(), sizeof(Hash128));
       }
     };
     return ExpertThread::of(env).start(env, call, std::move(lease), work);

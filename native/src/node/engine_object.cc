@@ -312,7 +312,10 @@ Napi::Value EngineObject::probe(const Napi::CallbackInfo& info) {
   return translate(env, [&]() -> Napi::Value {
     const std::uint64_t probe_id = read_integer(info[0], "probe: id", 0, safe_integer_max);
     const Member target = read_member(info[1], "probe: target");
-    open_engine(env, "probe", Role::control).probe(probe_id, target);
+    const std::string name = read_string(info[2], "probe: direction");
+    if (name != "send" && name != "receive") throw_not(info[2], "probe: direction", "\"send\" or \"receive\"");
+    const auto direction = name == "send" ? ProbeDirection::send : ProbeDirection::receive;
+    open_engine(env, "probe", Role::control).probe(probe_id, target, direction);
     return env.Undefined();
   });
 }

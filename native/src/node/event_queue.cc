@@ -92,8 +92,7 @@ struct ToObject {
       object.Set("reason", result.error);
       return object;
     }
-    object.Set("txBytesPerSecond", Napi::Number::New(env, result.tx_bytes_per_second));
-    object.Set("rxBytesPerSecond", Napi::Number::New(env, result.rx_bytes_per_second));
+    object.Set("bytesPerSecond", Napi::Number::New(env, result.bytes_per_second));
     object.Set("rttSeconds", Napi::Number::New(env, result.round_trip_seconds));
     object.Set("bytes", number(env, result.bytes));
     object.Set("seconds", Napi::Number::New(env, result.seconds));

@@ -17,6 +17,8 @@ namespace pccl::node {
 
 namespace {
 
+using Use = ExpertArrays::Use;
+
 constexpr std::uint64_t tokens_max = std::uint64_t{1} << 31;
 
 // The lists of tokens that x and all else of a call consist of, one expert each.
@@ -37,7 +39,7 @@ std::vector<List> read_lists(Napi::Value value, const std::string& what, const m
     const Napi::Object object = read_object(array.Get(i), here);
     List list;
     list.tokens = read_integer(object.Get("tokens"), here + ".tokens", 0, tokens_max);
-    list.packed = arrays.read_packed(object.Get("weights"), here + ".weights", shape, trains, ExpertArrays::Use::input);
+    list.packed = arrays.read_packed(object.Get("weights"), here + ".weights", shape, trains, Use::input);
     if (trains) {
       list.first_position = read_integer(object.Get("firstPosition"), here + ".firstPosition", 0, safe_integer_max);
       const Napi::Array gradients = read_array(object.Get("gradients"), here + ".gradients");
@@ -46,7 +48,7 @@ std::vector<List> read_lists(Napi::Value value, const std::string& what, const m
       }
       for (std::uint32_t j = 0; j < gradients.Length(); ++j) {
         std::byte* const gradient = arrays.read(gradients.Get(j), here + ".gradients." + tensors[j].name, DType::f32,
-                                                tensors[j].elements, ExpertArrays::Use::sum, j);
+                                                tensors[j].elements, Use::sum, j);
         list.gradients.push_back(reinterpret_cast<float*>(gradient));
       }
     }
@@ -89,10 +91,10 @@ Napi::Value pack_expert(const Napi::CallbackInfo& info) {
     std::vector<const void*> pointers;
     for (std::uint32_t i = 0; i < tensors.Length(); ++i) {
       pointers.push_back(
-          arrays.read(tensors.Get(i), call + ": " + names[i].name, shape.dtype, names[i].elements, ExpertArrays::Use::input));
+          arrays.read(tensors.Get(i), call + ": " + names[i].name, shape.dtype, names[i].elements, Use::input));
     }
     const bool trains = read_tensor(info[2], call + ": into").bytes == moe::ExpertLayout(shape).training_bytes;
-    std::byte* const into = arrays.read_packed(info[2], call + ": into", shape, trains, ExpertArrays::Use::output);
+    std::byte* const into = arrays.read_packed(info[2], call + ": into", shape, trains, Use::output);
     arrays.require_separate(env);
     return ExpertThread::of(env).start(env, call, arrays.take_lease(),
                                        [=](moe::RoutedWorkspace&, const std::atomic<bool>&) {
@@ -110,12 +112,12 @@ Napi::Value expert_forward(const Napi::CallbackInfo& info) {
     const std::vector<List> lists = read_lists(info[1], call + ": experts", shape, false, arrays);
     const std::uint64_t tokens = total_tokens(env, lists, call + ": experts");
     const std::uint64_t count = tokens * shape.hidden;
-    const std::byte* const x = arrays.read(info[2], call + ": x", shape.dtype, count, ExpertArrays::Use::input);
-    std::byte* const y = arrays.read(info[3], call + ": y", shape.dtype, count, ExpertArrays::Use::output);
+    const std::byte* const x = arrays.read(info[2], call + ": x", shape.dtype, count, Use::input);
+    std::byte* const y = arrays.read(info[3], call + ": y", shape.dtype, count, Use::output);
     std::byte* preactivations = nullptr;
     if (!info[4].IsUndefined()) {
       preactivations =
-          arrays.read(info[4], call + ": preactivations", shape.dtype, tokens * 2 * shape.inner, ExpertArrays::Use::output);
+          arrays.read(info[4], call + ": preactivations", shape.dtype, tokens * 2 * shape.inner, Use::output);
     }
     arrays.require_separate(env);
     const auto work = [=](moe::RoutedWorkspace& workspace, const std::atomic<bool>& stopped) {
@@ -142,12 +144,12 @@ Napi::Value expert_backward(const Napi::CallbackInfo& info) {
     const std::vector<List> lists = read_lists(info[1], call + ": experts", shape, true, arrays);
     const std::uint64_t tokens = total_tokens(env, lists, call + ": experts");
     const std::uint64_t count = tokens * shape.hidden;
-    const std::byte* const x = arrays.read(info[2], call + ": x", shape.dtype, count, ExpertArrays::Use::input);
+    const std::byte* const x = arrays.read(info[2], call + ": x", shape.dtype, count, Use::input);
     const std::byte* const preactivations =
-        arrays.read(info[3], call + ": preactivations", shape.dtype, tokens * 2 * shape.inner, ExpertArrays::Use::input);
+        arrays.read(info[3], call + ": preactivations", shape.dtype, tokens * 2 * shape.inner, Use::input);
     const std::byte* const y_gradient =
-        arrays.read(info[4], call + ": yGradient", shape.dtype, count, ExpertArrays::Use::input);
-    std::byte* const x_gradient = arrays.read(info[5], call + ": xGradient", shape.dtype, count, ExpertArrays::Use::output);
+        arrays.read(info[4], call + ": yGradient", shape.dtype, count, Use::input);
+    std::byte* const x_gradient = arrays.read(info[5], call + ": xGradient", shape.dtype, count, Use::output);
     arrays.require_separate(env);
     const auto work = [=](moe::RoutedWorkspace& workspace, const std::atomic<bool>& stopped) {
       const std::size_t element = element_bytes(shape.dtype);

@@ -83,7 +83,8 @@ Napi::Value project_router(const Napi::CallbackInfo& info) {
   return translate(env, [&]() -> Napi::Value {
     const std::string call = "projectRouter";
     std::vector<float> widened;
-    return floats(env, moe::project_router(read_tokens(info[0], call + ": x", widened), read_floats(info[1], call + ": weight"),
+    const std::span<const float> x = read_tokens(info[0], call + ": x", widened);
+    return floats(env, moe::project_router(x, read_floats(info[1], call + ": weight"),
                                            read_floats(info[2], call + ": bias"), read_experts(info[3], call)));
   });
 }

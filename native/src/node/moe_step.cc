@@ -82,7 +82,7 @@ std::vector<ListCall> read_list_calls(Napi::Value value, const std::string& what
                                       const moe::ExpertShape& shape, bool trains, ExpertArrays& arrays) {
   const Napi::Array array = read_array(value, what);
   const std::vector<moe::ExpertTensor> tensors = moe::expert_tensors(shape);
-  if (array.Length() > 0 && state.in.lists.empty()) throw_invalid(value.Env(), what + " must be empty: there are none.");
+  if (array.Length() > 0 && state.in.lists.empty()) throw_invalid(value.Env(), what + " must be empty, as the step's.");
   std::vector<ListCall> calls;
   for (std::uint32_t i = 0; i < array.Length(); ++i) {
     const std::string here = what + "[" + std::to_string(i) + "]";

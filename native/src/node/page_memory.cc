@@ -143,7 +143,8 @@ Napi::ArrayBuffer buffer_over(Napi::Env env, const Mapping& mapping, std::uint64
 
 [[noreturn]] void throw_no_memory(Napi::Env env, const std::string& call, std::uint64_t bytes) {
   const std::string why = std::strerror(errno);
-  throw_error(env, {ErrorCode::out_of_memory, call + ": no memory for " + std::to_string(bytes) + " bytes: " + why + ".", {}});
+  const std::string what = call + ": no memory for " + std::to_string(bytes) + " bytes: " + why + ".";
+  throw_error(env, {ErrorCode::out_of_memory, what, std::nullopt});
 }
 
 }  // namespace

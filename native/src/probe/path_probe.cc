@@ -88,7 +88,7 @@ void PathProbe::on_ready(Stream& stream, std::uint32_t events) {
     got = pong(stream) ? 0 : -1;
   } else {
     if ((events & ~std::uint32_t{EPOLLOUT}) != 0) got = probe_wire::throw_away(stream.fd.get());
-    if (got > 0) stream.received += static_cast<std::uint64_t>(got);
+    if (got > 0 && !sends()) stream.bytes += static_cast<std::uint64_t>(got);
     if (got >= 0 && (events & EPOLLOUT) != 0) got = probe_wire::send_noise(stream.fd.get());
   }
   if (got < 0) lost(stream, "the peer ended the connection");
@@ -102,16 +102,21 @@ bool PathProbe::pong(Stream& stream) {
   const auto time = EventLoop::Clock::now() - stream.pinged;
   round_trip_ = std::min(round_trip_.value_or(time), time);
   if (--stream.pings_left > 0) return ping(stream);
-  if (::send(stream.fd.get(), &probe_wire::stream, 1, MSG_NOSIGNAL) != 1) return false;
+  const std::uint8_t who = sends() ? probe_wire::stream_to_you : probe_wire::stream_to_me;
+  if (::send(stream.fd.get(), &who, 1, MSG_NOSIGNAL) != 1) return false;
   stream.streaming = true;
-  stream.watch.set(EPOLLIN | EPOLLOUT);
+  if (sends()) stream.watch.set(EPOLLIN | EPOLLOUT);
   if (std::ranges::count_if(streams_, [](const auto& other) { return other->streaming; }) == 1) sample();
   return true;
 }
 
+void PathProbe::count(Stream& stream) const {
+  if (sends() && stream.fd) stream.bytes = bytes_acknowledged(stream.fd.get());
+}
+
 // Measured on with what is left, unless nothing is.
 void PathProbe::lost(Stream& stream, const std::string& reason) {
-  if (stream.fd) stream.acknowledged = bytes_acknowledged(stream.fd.get());
+  count(stream);
   stream.over = true;
   stream.watch.reset();
   stream.fd.reset();
@@ -124,17 +129,13 @@ RateMeter::Duration PathProbe::window() const {
 }
 
 void PathProbe::sample() {
-  std::uint64_t sent = 0;
-  std::uint64_t received = 0;
+  std::uint64_t bytes = 0;
   for (const auto& stream : streams_) {
-    if (stream->fd) stream->acknowledged = bytes_acknowledged(stream->fd.get());
-    sent += stream->acknowledged;
-    received += stream->received;
+    count(*stream);
+    bytes += stream->bytes;
   }
-  const auto now = EventLoop::Clock::now();
-  sent_.note(now, sent, window());
-  received_.note(now, received, window());
-  if (sent_.settled() && received_.settled()) return end();
+  rate_.note(EventLoop::Clock::now(), bytes, window());
+  if (rate_.settled()) return end();
   sampling_ = EventLoop::Timer(loop_, sample_interval, [this] { sample(); });
 }
 
@@ -146,17 +147,16 @@ void PathProbe::end(const std::string& reason) {
   ProbeResult result;
   const std::chrono::duration<double> time = EventLoop::Clock::now() - begun_;
   result.seconds = time.count();
-  result.tx_bytes_per_second = sent_.bytes_per_second();
-  result.rx_bytes_per_second = received_.bytes_per_second();
+  result.bytes_per_second = rate_.bytes_per_second();
   if (round_trip_) result.round_trip_seconds = std::chrono::duration<double>(*round_trip_).count();
   for (const auto& stream : streams_) {
-    result.bytes += stream->acknowledged + stream->received;
+    result.bytes += stream->bytes;
     stream->watch.reset();
     if (stream->fd) end_at_once(stream->fd.get());
     stream->fd.reset();
   }
-  if (!(result.tx_bytes_per_second > 0 && result.rx_bytes_per_second > 0)) {
-    const std::string why = reason.empty() ? "nothing came through in both directions within the time" : reason;
+  if (!(result.bytes_per_second > 0)) {
+    const std::string why = reason.empty() ? "nothing came through within the time" : reason;
     result.error = "probe of peer " + std::to_string(request_.target.id) + " at " + request_.target.host + ":" +
                    std::to_string(request_.target.port) + ": " + why;
   }

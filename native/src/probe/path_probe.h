@@ -1,7 +1,8 @@
-// Measures the path to another peer in both directions at once, as a ring loads it: over connections of its own, as
-// many as a link has, since a link's would mix with the ops on it, and not every peer has one to every other. Round
-// trips come first, while the path is quiet; then both sides stream, until both rates have settled or the time is
-// over. What went out is counted by the system's acknowledgements, so that the other side needn't report.
+// Measures the path to another peer, or from it: over connections of its own, as many as a link has, since a link's
+// would mix with the ops on it, and not every peer has one to every other. Round trips come first, while the path is
+// quiet; then the one side streams until the rate has settled or the time is over. What went out is counted by the
+// system's acknowledgements, so that the other side needn't report. The way back is left alone: in a ring it carries
+// nothing but acknowledgements, and where it is slow, a stream there would keep these waiting.
 #pragma once
 
 #include <cstdint>
@@ -22,6 +23,7 @@ class PathProbe {
  public:
   struct Request {
     Member target;
+    ProbeDirection direction = ProbeDirection::send;
     Hello hello;
     std::uint32_t connections = 1;
     std::string congestion_control = {};  // empty: the system's
@@ -45,8 +47,7 @@ class PathProbe {
     std::uint32_t pings_left = 0;
     bool streaming = false;
     bool over = false;
-    std::uint64_t acknowledged = 0;
-    std::uint64_t received = 0;
+    std::uint64_t bytes = 0;  // that have come through
   };
 
   void dial(Stream& stream);
@@ -56,6 +57,8 @@ class PathProbe {
   bool pong(Stream& stream);
   void lost(Stream& stream, const std::string& reason);
   void sample();
+  bool sends() const { return request_.direction == ProbeDirection::send; }
+  void count(Stream& stream) const;
   RateMeter::Duration window() const;
   void end(const std::string& reason = {});
 
@@ -68,8 +71,7 @@ class PathProbe {
   EventLoop::Timer time_limit_;
   EventLoop::Timer sampling_;
   std::optional<EventLoop::Clock::duration> round_trip_;
-  RateMeter sent_;
-  RateMeter received_;
+  RateMeter rate_;
 };
 
 }  // namespace pccl

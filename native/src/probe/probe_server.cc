@@ -23,13 +23,15 @@ void ProbeServer::add(UniqueFd fd) {
 
 void ProbeServer::on_ready(Visitor& visitor, std::uint32_t events) {
   bool alive = true;
-  if (!visitor.streaming) alive = answer(visitor);
-  if (alive && visitor.streaming) {
+  if (visitor.phase == Visitor::Phase::pings) {
+    alive = answer(visitor);
+  } else {
+    // Who streams hears nothing but the end.
     if ((events & ~std::uint32_t{EPOLLOUT}) != 0) alive = probe_wire::throw_away(visitor.fd.get()) >= 0;
-    if (alive) alive = probe_wire::send_noise(visitor.fd.get()) >= 0;
+    if (alive && (events & EPOLLOUT) != 0) alive = probe_wire::send_noise(visitor.fd.get()) >= 0;
   }
   if (!alive) return void(visitors_.erase(visitor.self));
-  if (visitor.streaming) visitor.watch.set(EPOLLIN | EPOLLOUT);
+  if (visitor.phase == Visitor::Phase::streams) visitor.watch.set(EPOLLIN | EPOLLOUT);
 }
 
 bool ProbeServer::answer(Visitor& visitor) {
@@ -37,8 +39,18 @@ bool ProbeServer::answer(Visitor& visitor) {
   const ssize_t got = ::recv(visitor.fd.get(), &byte, 1, 0);
   if (got < 0) return errno == EAGAIN || errno == EINTR;
   if (got == 0) return false;
-  if (byte == probe_wire::stream) return visitor.streaming = true;
-  return byte == probe_wire::ping && ::send(visitor.fd.get(), &byte, 1, MSG_NOSIGNAL) == 1;
+  switch (byte) {
+    case probe_wire::ping:
+      return ::send(visitor.fd.get(), &byte, 1, MSG_NOSIGNAL) == 1;
+    case probe_wire::stream_to_you:
+      visitor.phase = Visitor::Phase::takes;
+      return true;
+    case probe_wire::stream_to_me:
+      visitor.phase = Visitor::Phase::streams;
+      return true;
+    default:
+      return false;
+  }
 }
 
 }  // namespace pccl

@@ -1,5 +1,5 @@
-// The side of probes that is dialled: sends pings back, and streams in both directions until the other side has seen
-// enough. It measures nothing itself.
+// The side of probes that is dialled: sends pings back, and then streams, or throws away what comes, until the other
+// side has seen enough. It measures nothing itself.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +29,8 @@ class ProbeServer {
     UniqueFd fd;
     EventLoop::Watch watch;
     EventLoop::Timer patience;
-    bool streaming = false;
+    enum class Phase : std::uint8_t { pings, takes, streams };
+    Phase phase = Phase::pings;
   };
 
   void on_ready(Visitor& visitor, std::uint32_t events);

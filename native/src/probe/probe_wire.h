@@ -1,7 +1,6 @@
 // What goes over a probe's connection once the handshake is over. The side that dialled sends pings, one byte each,
-// which the other one sends back; then one byte that begins the stream: from there on both sides send bytes that mean
-// nothing, as fast as the connection takes them, and throw away what comes, until the side that dialled ends the
-// connection.
+// which the other one sends back; then one byte that says who is to stream: that side sends bytes that mean nothing, as
+// fast as the connection takes them, and the other one throws them away, until the side that dialled ends the connection.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +9,8 @@
 namespace pccl::probe_wire {
 
 inline constexpr std::uint8_t ping = 1;
-inline constexpr std::uint8_t stream = 2;
+inline constexpr std::uint8_t stream_to_you = 2;
+inline constexpr std::uint8_t stream_to_me = 3;
 
 // What is streamed, again and again: without a pattern, so that a path that compresses doesn't look faster than it is
 // for tensors.

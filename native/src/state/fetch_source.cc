@@ -82,6 +82,12 @@ void FetchSource::ask(const SourceConnection::Ask& ask) {
   connection_.ask(asked);
 }
 
+bool FetchSource::take_poll(Clock::time_point now) {
+  if (now - polled_at_ < limits::state_poll_interval) return false;
+  polled_at_ = now;
+  return true;
+}
+
 void FetchSource::ask_to_lend(const SourceConnection::Ask& about) {
   if (lent_.contains(about.tensor)) return;
   ask({.request = {Kind::lend, 0, 0, about.request.bytes, about.request.root}, .tensor = about.tensor});

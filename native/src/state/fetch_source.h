@@ -74,6 +74,8 @@ class FetchSource final : SourceConnection::Owner {
   const std::optional<LentMemory>& lent(std::uint32_t tensor) const;
 
   void ask(const SourceConnection::Ask& ask);
+  // Whether it is time to ask again what it has got; if so it is taken to be asked.
+  bool take_poll(Clock::time_point now);
   // Once per tensor: where that of this question lies.
   void ask_to_lend(const SourceConnection::Ask& about);
   void tell(const state_wire::Request& request) { connection_.tell(request); }
@@ -102,6 +104,7 @@ class FetchSource final : SourceConnection::Owner {
   std::uint64_t heard_bytes_ = 0;
   Clock::time_point heard_at_;
   bool gave_ = false;
+  Clock::time_point polled_at_;
 
   std::vector<bool> unknown_;                            // by tensor
   std::map<std::uint32_t, std::vector<std::uint8_t>> have_;  // of a source that fetches: bits per leaf

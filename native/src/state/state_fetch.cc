@@ -179,6 +179,7 @@ void StateFetch::fetch(FetchSource& source, const LeafRange& range) {
 }
 
 void StateFetch::ask_what_it_has(FetchSource& source) {
+  if (queue_.ranges().empty() || !source.take_poll(EventLoop::Clock::now())) return;
   std::optional<std::uint32_t> last;
   for (const LeafRange& range : queue_.ranges()) {
     if (last == range.tensor) continue;

@@ -39,6 +39,13 @@ class Channel {
   virtual ssize_t write(std::span<const iovec> from) = 0;
   // Whether the handler is to hear that a write may give something.
   virtual void wait_for_room(bool wait) = 0;
+  // Of TCP; nothing can be said of shared memory.
+  struct Condition {
+    std::chrono::microseconds round_trip{};
+    bool same_machine = false;
+    std::uint64_t acknowledged_bytes = 0;  // by the other host's system, since the connection was made
+  };
+  virtual std::optional<Condition> condition() const = 0;
   // After this long without a sign of life from the other host the connection may end.
   virtual void set_silence(std::chrono::milliseconds silence) = 0;
   // The handler hears nothing any more, and the other side finds the end.

@@ -13,7 +13,7 @@
 namespace pccl {
 namespace {
 
-enum class FrameType : std::uint8_t { ready = 1, data = 2, step = 3, done = 4, abort = 5, ack = 6, over = 7 };
+enum class FrameType : std::uint8_t { ready = 1, data = 2, step = 3, done = 4, abort = 5, ack = 6, over = 7, lanes = 8 };
 
 // Codes on the wire; ErrorCode's own numbers may change.
 constexpr std::uint8_t abort_cancelled = 1;
@@ -158,6 +158,10 @@ struct HeaderOf {
     raw.key.tag = body.version;
     raw.value = body.chunks;
   }
+  void operator()(const LanesBody& body) const {
+    raw.type = static_cast<std::uint8_t>(FrameType::lanes);
+    raw.a = static_cast<std::uint8_t>(body.count);
+  }
 };
 
 RawHeader raw_header(const Frame& frame) {
@@ -183,12 +187,12 @@ const char* payload_fault(const RawHeader& raw) {
 // The reason why no peer should send this header, or null.
 const char* fault(const RawHeader& raw, std::span<const std::uint8_t, header_bytes> header) {
   if (header[2] != 0 || header[3] != 0) return "frame header has a reserved byte set";
-  if (raw.type < 1 || raw.type > static_cast<std::uint8_t>(FrameType::over)) return "unknown frame type";
+  if (raw.type < 1 || raw.type > static_cast<std::uint8_t>(FrameType::lanes)) return "unknown frame type";
   const auto type = static_cast<FrameType>(raw.type);
   if (type != FrameType::data && type != FrameType::step && raw.step != 0) return "step in a frame that has none";
   if (const char* const reason = payload_fault(raw)) return reason;
   if (type != FrameType::data && type != FrameType::ack && raw.number == 0) return "frame without its number";
-  if (type == FrameType::ack || type == FrameType::over) {
+  if (type == FrameType::ack || type == FrameType::over || type == FrameType::lanes) {
     if (raw.epoch != 0 || raw.key.seq != 0 || raw.key.from != 0 || raw.key.to != 0) return "op in a frame without one";
   } else if (!raw.key.of_two() && raw.key.from != 0) {
     return "op between a peer and itself";
@@ -214,6 +218,10 @@ const char* fault(const RawHeader& raw, std::span<const std::uint8_t, header_byt
       return nullptr;
     case FrameType::over:
       if (raw.a >= limits::connections_per_peer_max) return "lane out of range";
+      return nullptr;
+    case FrameType::lanes:
+      if (raw.a < 1 || raw.a > limits::connections_per_peer_max) return "number of lanes out of range";
+      if (raw.key.tag != 0 || raw.value != 0) return "detail in a lanes frame";
       return nullptr;
   }
   return "unknown frame type";
@@ -317,6 +325,9 @@ std::optional<Frame> decode_frame(std::span<const std::uint8_t, header_bytes> he
     case FrameType::over:
       frame.key = {};
       frame.body = OverBody{raw.a, raw.key.tag, raw.value};
+      break;
+    case FrameType::lanes:
+      frame.body = LanesBody{raw.a};
       break;
   }
   return frame;

@@ -13,6 +13,7 @@
 //   abort  code   the op                     0      origin peer       its own           a mismatch: two descriptors
 //   ack    0      0                          0      chunks received   frames received   none
 //   over   slot   0, version, 0, 0, 0        0      chunks received   its own           none
+//   lanes  count  0                          0      0                 its own           none
 //
 //   descriptor   count u64, root u64, kind u8, dtype u8, op u8, quantized format u8, its options u8, log2 of its block
 //                u8, zero u8[2]; the options are bit 0 zero_point, bit 1 stochastic, bit 2 pass_non_finite
@@ -101,10 +102,15 @@ struct OverBody {
   std::uint64_t chunks = 0;
 };
 
+// How many lanes its sender wants the link to have, from now on.
+struct LanesBody {
+  std::uint32_t count = 1;
+};
+
 struct Frame {
   Epoch epoch = 0;
   OpKey key;
-  std::variant<ReadyBody, DataBody, StepBody, DoneBody, AbortBody, AckBody, OverBody> body;
+  std::variant<ReadyBody, DataBody, StepBody, DoneBody, AbortBody, AckBody, OverBody, LanesBody> body;
   std::uint64_t number = 0;
 };
 

@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::array<std::uint8_t, 8> magic = {'P', 'C', 'C', 'L', 'P', 'E', 'E', 'R'};
 // Raised when an older peer would misread a newer one's bytes, those of frames and chunks too.
-constexpr std::uint32_t version = 3;
+constexpr std::uint32_t version = 4;
 // Far above what a process can reach, and far from where lane_version would overflow.
 constexpr std::uint64_t incarnation_max = std::uint64_t{1} << 48;
 
@@ -57,7 +57,7 @@ std::optional<Hello> decode_hello(std::span<const std::uint8_t, hello_bytes> byt
   if (hello.from == hello.to || load_le<std::uint32_t>(bytes.data() + 76) != 0) return std::nullopt;
   switch (hello.kind) {
     case ConnectionKind::link: {
-      const bool in_range = hello.lanes >= 1 && hello.lanes <= limits::connections_per_peer_max &&
+      const bool in_range = hello.lanes <= limits::connections_per_peer_max &&
                             hello.slot < limits::connections_per_peer_max && hello.incarnation >= 1 &&
                             hello.incarnation <= incarnation_max;
       return in_range ? std::optional(hello) : std::nullopt;

@@ -36,7 +36,7 @@ struct Hello {
   PeerId to = 0;
   std::array<std::uint8_t, 16> key{};
   LinkId link = {};
-  std::uint32_t lanes = 0;  // how many the dialling side wants
+  std::uint32_t lanes = 0;  // how many the dialling side wants; 0: as the two sides find out
   std::uint32_t slot = 0;   // which of them this connection is to be
   // How often the slot has been filled; rises with each attempt.
   std::uint64_t incarnation = 0;
@@ -54,7 +54,7 @@ struct Welcome {
   };
   Status status = Status::welcome;
   LinkId link = {};         // the one that the accepting side goes by
-  std::uint32_t lanes = 0;  // how many it wants
+  std::uint32_t lanes = 0;  // how many it wants, likewise
 };
 
 inline constexpr std::size_t hello_bytes = 88;

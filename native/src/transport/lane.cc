@@ -91,6 +91,12 @@ void Lane::fail(std::string reason, bool violation) {
   loop_.defer([this, reason = std::move(reason), violation] { owner_.on_ended(*this, reason, violation); });
 }
 
+std::uint64_t Lane::take_carried_bytes() {
+  const auto condition = channel_->condition();
+  if (!condition) return 0;
+  return condition->acknowledged_bytes - std::exchange(carried_bytes_, condition->acknowledged_bytes);
+}
+
 bool Lane::acknowledge(std::uint64_t chunks) {
   if (chunks < chunks_acknowledged_ || chunks - chunks_acknowledged_ > unacknowledged_.size()) return false;
   const bool was_full = unacknowledged_.size() >= limits::lane_chunks_unacknowledged_max;

@@ -75,6 +75,11 @@ class Lane final : Channel::Handler {
   const Channel& channel() const { return *channel_; }
   void give_up_reading() { channel_->give_up_reading(); }
 
+  // All that was taken to be sent has been acknowledged, and no chunk is half here.
+  bool at_rest() const { return nothing_to_send() && unacknowledged_.empty() && payload_left_ == 0; }
+  // That the other host's system has acknowledged since the last call.
+  std::uint64_t take_carried_bytes();
+
   Time begun() const { return begun_; }
   Time last_heard() const { return last_heard_; }
   Time last_sent() const { return last_sent_; }
@@ -161,6 +166,7 @@ class Lane final : Channel::Handler {
   bool ack_due_ = false;
   std::deque<Sending> data_;
   std::deque<ChunkId> unacknowledged_;
+  std::uint64_t carried_bytes_ = 0;
   std::uint64_t chunks_acknowledged_ = 0;
 };
 

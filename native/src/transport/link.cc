@@ -16,7 +16,7 @@ std::string in_ms(std::chrono::milliseconds time) { return std::to_string(time.c
 
 }  // namespace
 
-Link::Link(const Context& context, LinkId id, const Settings& settings, std::uint32_t lanes)
+Link::Link(const Context& context, LinkId id, const Settings& settings)
     : loop_(context.loop),
       scratch_(context.scratch),
       owner_(context.owner),
@@ -27,12 +27,14 @@ Link::Link(const Context& context, LinkId id, const Settings& settings, std::uin
       tcp_allowed_(settings.tcp_allowed),
       impossible_(settings.impossible),
       path_(settings.target.path),
+      pinned_(settings.target.hello.lanes),
+      tuner_(context.loop, *this),
       dials_(context.loop, context.resolver, *this, {}),
       last_heard_(EventLoop::Clock::now()),
       last_watch_(last_heard_) {
   set(settings);
   dials_.set_timeout(limits::dial_attempt_timeout);
-  want_lanes(lanes);
+  fill_slots();
 }
 
 bool Link::established() const {
@@ -75,34 +77,95 @@ void Link::set(const Settings& settings) {
   watch_silence();
 }
 
-void Link::want_lanes(std::uint32_t count) {
-  lanes_wanted_ = std::max(lanes_wanted_, count);
-  while (lanes_.size() < (path_ == Path::shm ? 1 : lanes_wanted_)) {
-    lanes_.emplace_back();
-    if (!impossible_.empty()) continue;
-    const auto slot = static_cast<std::uint32_t>(lanes_.size() - 1);
-    dials_.start(slot, lower_ ? EventLoop::Clock::duration{} : limits::dial_head_start);
+std::uint32_t Link::lanes_wanted() const {
+  if (path_ == Path::shm) return 1;
+  if (!adaptive()) return std::max(pinned_, peer_pinned_);
+  return std::max(tuner_.wanted(), peer_wanted_);
+}
+
+void Link::fill_slots() {
+  if (lanes_.size() < lanes_wanted()) lanes_.resize(lanes_wanted());
+  if (!impossible_.empty()) return;
+  for (std::uint32_t slot = 0; slot < lanes_.size(); ++slot) {
+    if (wants(slot)) dials_.start(slot, lower_ ? EventLoop::Clock::duration{} : limits::dial_head_start);
   }
+}
+
+void Link::peer_wants(std::uint32_t pinned) {
+  peer_pinned_ = pinned;
+  fill_slots();
+}
+
+// The first lane tells what kind of link it is.
+void Link::tune(const Lane& lane) {
+  if (!adaptive() || tuner_.begun()) return;
+  const auto condition = lane.channel().condition();
+  if (!condition) return;
+  tuner_.begin(condition->round_trip, condition->same_machine);
+  number_changed();
+}
+
+LaneTuner::Carried Link::take_carried() {
+  LaneTuner::Carried carried;
+  for (const Slot& slot : lanes_) {
+    if (!slot.lane || !slot.lane->usable()) continue;
+    ++carried.up;
+    carried.bytes += slot.lane->take_carried_bytes();
+  }
+  return carried;
+}
+
+void Link::number_changed() {
+  if (broken_ || !adaptive()) return;
+  if (tuner_.wanted() != told_wanted_) {
+    told_wanted_ = tuner_.wanted();
+    send({0, {}, LanesBody{told_wanted_}});
+    told_number_ = sent_;
+  }
+  fill_slots();
+  wake();
+}
+
+// The other side must know that they are not needed, or it would dial them again.
+void Link::retire_lanes() {
+  if (path_ == Path::shm || sent_ - kept_.size() < told_number_) return;
+  for (std::uint32_t slot = lanes_wanted(); slot < lanes_.size(); ++slot) {
+    if (lanes_[slot].lane && lanes_[slot].lane->usable() && lanes_[slot].lane->at_rest()) {
+      end_lane(slot, "there are more connections than are needed");
+    }
+  }
+}
+
+bool Link::may_send_on(const Lane& lane) const {
+  if (!adaptive() || path_ == Path::shm) return true;
+  std::uint32_t before = 0;
+  for (std::uint32_t slot = 0; slot < lane.place().slot; ++slot) {
+    if (lanes_[slot].lane && lanes_[slot].lane->usable()) ++before;
+  }
+  return before < tuner_.used();
 }
 
 std::uint64_t Link::taken_version(std::uint32_t slot) const { return slot < lanes_.size() ? lanes_[slot].version : 0; }
 
 bool Link::expects(const Hello& hello, Path path) const {
   const bool on_path = path == Path::shm ? path_ == Path::shm && hello.slot == 0 : tcp_allowed_;
-  return !broken_ && on_path && hello.slot < std::max<std::size_t>(hello.lanes, lanes_.size()) &&
-         hello.lane_version() > taken_version(hello.slot);
+  const bool on_bundle = pinned_ == 0 && hello.lanes == 0 ? hello.slot < limits::adaptive_connections_max
+                                                          : hello.slot < std::max(pinned_, hello.lanes);
+  return !broken_ && on_path && on_bundle && hello.lane_version() > taken_version(hello.slot);
 }
 
 void Link::add(const Hello& hello, Connection connection) {
   if (connection.path() != path_) fall_back_to_tcp();
-  want_lanes(hello.lanes);
+  // It dials what its frame tells it to want, which may come later.
+  peer_wanted_ = std::max(peer_wanted_, hello.slot + 1);
+  peer_wants(hello.lanes);
   put(hello, std::move(connection), false);
 }
 
 void Link::fall_back_to_tcp() {
   path_ = target_.path = Path::tcp;
   dials_.set_target(target_);
-  want_lanes(lanes_wanted_);
+  fill_slots();
 }
 
 void Link::cannot_dial(Dial::Failure failure) {
@@ -113,7 +176,7 @@ void Link::cannot_dial(Dial::Failure failure) {
 }
 
 void Link::dialled(const Hello& hello, Connection connection, const Welcome& welcome) {
-  want_lanes(welcome.lanes);
+  peer_wants(welcome.lanes);
   if (hello.lane_version() > taken_version(hello.slot)) return put(hello, std::move(connection), true);
   // The peer has dialled too, and its connection counts, if it still is.
   if (wants(hello.slot)) dials_.start(hello.slot, limits::dial_retry_delay_min);
@@ -141,6 +204,7 @@ void Link::lane_usable(Lane& lane) {
   const bool was_up = up();
   if (!was_up) choose_control_lane();
   settle();
+  tune(lane);
   lane.wake();
   if (!was_up) owner_.on_up(*this);
 }
@@ -171,7 +235,7 @@ void Link::end_lane(std::uint32_t slot, const std::string& reason) {
   if (!in_doubt.chunks.empty()) in_doubt_.emplace(LaneKey{place.slot, place.version}, std::move(in_doubt));
   // A peer that takes connections only to end them isn't dialled without pause.
   const bool lived = EventLoop::Clock::now() - lane->begun() > limits::dial_retry_delay_max;
-  if (!broken_) dials_.start(slot, lived ? EventLoop::Clock::duration{} : limits::dial_retry_delay_min);
+  if (wants(slot)) dials_.start(slot, lived ? EventLoop::Clock::duration{} : limits::dial_retry_delay_min);
   // It may be in the middle of a call that led here, so it goes when that has returned.
   loop_.defer([lane] {});
 }
@@ -227,6 +291,10 @@ void Link::on_frame(Lane& lane, const Frame& frame) {
     lane.send_ack();
   }
   if (const auto* over = std::get_if<OverBody>(&frame.body)) return on_over(*over);
+  if (const auto* lanes = std::get_if<LanesBody>(&frame.body)) {
+    peer_wanted_ = lanes->count;
+    return fill_slots();
+  }
   owner_.on_control(*this, frame);
 }
 
@@ -265,8 +333,10 @@ void Link::on_data_end(Lane&, const Frame& frame, const std::uint8_t* payload) {
 }
 
 std::optional<Lane::Outgoing> Link::next_data(Lane& lane) {
-  if (broken_ || !lane.usable()) return std::nullopt;
-  return owner_.next_data(*this);
+  if (broken_ || !lane.usable() || !may_send_on(lane)) return std::nullopt;
+  auto next = owner_.next_data(*this);
+  next ? tuner_.sent() : tuner_.starved();
+  return next;
 }
 
 void Link::on_ended(Lane& lane, const std::string& reason, bool violation) {
@@ -307,6 +377,7 @@ void Link::watch_silence() {
     return fail(last_end_ + "; no connection could be restored within " + in_ms(silence_) + " (" + state() + ")");
   }
   if (broken_) return;
+  retire_lanes();
   watch_ = EventLoop::Timer(loop_, silence_ / watches_per_silence, [this] { watch_silence(); });
 }
 

@@ -12,6 +12,10 @@
 // each side tells the other how many whole chunks it had received on it; the chunks beyond are given back to the
 // owner, to be sent again.
 //
+// How many lanes there are over TCP is pinned by one of the sides, or each side finds out how many its own bytes need
+// (LaneTuner) and tells the other one; there are as many as the side has that needs more. Lanes that are left over are
+// closed when they are at rest.
+//
 // A lane that ends is dialled again by both sides until it is back (LaneDials). When no lane is up and nothing has
 // been heard from the peer for `silence`, the link is given up. Each side sends an ack on a lane that it has sent
 // nothing on for a fifth of `silence`; a lane on which nothing came for all of it is dead, half-open and black-holed
@@ -36,10 +40,11 @@
 #include "transport/handshake.h"
 #include "transport/lane.h"
 #include "transport/lane_dials.h"
+#include "transport/lane_tuner.h"
 
 namespace pccl {
 
-class Link final : Lane::Owner, LaneDials::Owner {
+class Link final : Lane::Owner, LaneDials::Owner, LaneTuner::Owner {
  public:
   // What the link's frames are for. A call may fail(), release() or wake() links, this one too.
   class Owner {
@@ -78,8 +83,8 @@ class Link final : Lane::Owner, LaneDials::Owner {
     Owner& owner;
   };
 
-  // Starts to dial.
-  Link(const Context& context, LinkId id, const Settings& settings, std::uint32_t lanes);
+  // Starts to dial. How many lanes it is to have over TCP is told by settings.target.hello.
+  Link(const Context& context, LinkId id, const Settings& settings);
   Link(const Link&) = delete;
 
   PeerId peer() const { return peer_; }
@@ -126,10 +131,15 @@ class Link final : Lane::Owner, LaneDials::Owner {
   void on_ended(Lane& lane, const std::string& reason, bool violation) override;
 
   std::uint64_t taken_version(std::uint32_t slot) const override;
-  bool wants(std::uint32_t slot) const override { return !broken_ && lanes_[slot].lane == nullptr; }
+  bool wants(std::uint32_t slot) const override {
+    return !broken_ && slot < lanes_wanted() && lanes_[slot].lane == nullptr;
+  }
   void dialled(const Hello& hello, Connection connection, const Welcome& welcome) override;
   void cannot_dial(Dial::Failure failure) override;
   void gone(const Welcome& welcome) override;
+
+  LaneTuner::Carried take_carried() override;
+  void number_changed() override;
 
   struct Slot {
     std::unique_ptr<Lane> lane;
@@ -137,7 +147,13 @@ class Link final : Lane::Owner, LaneDials::Owner {
   };
   using LaneKey = std::pair<std::uint32_t, std::uint64_t>;
 
-  void want_lanes(std::uint32_t count);
+  bool adaptive() const { return pinned_ == 0 && peer_pinned_ == 0; }
+  std::uint32_t lanes_wanted() const;
+  void fill_slots();
+  void peer_wants(std::uint32_t pinned);
+  void tune(const Lane& lane);
+  void retire_lanes();
+  bool may_send_on(const Lane& lane) const;
   void fall_back_to_tcp();
   void put(const Hello& hello, Connection connection, bool usable);
   void lane_usable(Lane& lane);
@@ -163,7 +179,15 @@ class Link final : Lane::Owner, LaneDials::Owner {
 
   std::vector<Slot> lanes_;
   Lane* control_lane_ = nullptr;  // the numbered frames' one; null: no lane is up
-  std::uint32_t lanes_wanted_ = 0;  // of TCP
+  // How many lanes of TCP each side is to have, whatever they carry; 0: as many as the two sides find out.
+  const std::uint32_t pinned_;
+  std::uint32_t peer_pinned_ = 0;
+  // What the sides have found out. Each of the two sends over the first lanes, as many as it has found good for what
+  // it sends itself.
+  LaneTuner tuner_;
+  std::uint32_t told_wanted_ = 1;
+  std::uint64_t told_number_ = 0;  // of the frame that has told it
+  std::uint32_t peer_wanted_ = 1;
   LaneDials::Target target_;
   LaneDials dials_;
 

@@ -35,7 +35,7 @@ void Mesh::build(const View& view, std::chrono::milliseconds timeout, Built buil
 
 Link::Settings Mesh::settings_for(const View& view, std::uint32_t rank, std::uint32_t other) const {
   const Member& member = view.ring[other];
-  const Hello hello{.epoch = view.epoch, .from = view.self, .to = member.id, .key = view.key, .lanes = std::max(1u, lanes_)};
+  const Hello hello{.epoch = view.epoch, .from = view.self, .to = member.id, .key = view.key, .lanes = lanes_};
   const bool same_host = !member.via && !view.hosts.empty() && view.hosts[rank] == view.hosts[other];
   const bool shm = same_host && transport_ != TransportMode::tcp;
   Link::Settings settings{
@@ -62,7 +62,7 @@ void Mesh::settle() {
 }
 
 void Mesh::make(PeerId peer, LinkId id) {
-  links_[peer] = std::make_unique<Link>(context_, id, wanted_.at(peer), std::max(1u, lanes_));
+  links_[peer] = std::make_unique<Link>(context_, id, wanted_.at(peer));
 }
 
 // A link may be in the middle of a call that led here, so it goes when that has returned.
@@ -91,7 +91,7 @@ Acceptor::Judgement Mesh::judge(const Hello& hello, Path path) {
 Welcome Mesh::welcome(const Hello& hello) const {
   const auto found = links_.find(hello.from);
   const LinkId id = found == links_.end() ? hello.link : std::max(hello.link, found->second->id());
-  return {Welcome::Status::welcome, id, std::max(1u, lanes_)};
+  return {Welcome::Status::welcome, id, lanes_};
 }
 
 void Mesh::add(const Hello& hello, Connection connection) {

@@ -15,6 +15,7 @@ class ShmChannel final : public Channel, EventLoop::Handler, EventLoop::Poller {
   ssize_t write(std::span<const iovec> from) override;
   void wait_for_room(bool wait) override { waits_for_room_ = wait; }
   // The end of a process shows at once, and the host is this one.
+  std::optional<Condition> condition() const override { return std::nullopt; }
   void set_silence(std::chrono::milliseconds) override {}
   void close() override;
   Path path() const override { return Path::shm; }

@@ -12,6 +12,7 @@
 #include <memory>
 #include <system_error>
 
+#include "base/limits.h"
 #include "pccl/engine.h"
 
 namespace pccl {
@@ -136,6 +137,24 @@ void tune_data_socket(int fd, std::chrono::milliseconds silence) {
   set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds(2));
   set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, seconds(6));
   set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
+}
+
+void limit_unsent(int fd) { set_option(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, limits::lane_unsent_bytes_max); }
+
+bool same_machine(int fd) {
+  sockaddr_storage own{};
+  sockaddr_storage other{};
+  socklen_t own_bytes = sizeof own;
+  socklen_t other_bytes = sizeof other;
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&own), &own_bytes) != 0 ||
+      ::getpeername(fd, reinterpret_cast<sockaddr*>(&other), &other_bytes) != 0 || own.ss_family != other.ss_family) {
+    return false;
+  }
+  if (own.ss_family == AF_INET6) {
+    return std::memcmp(&reinterpret_cast<sockaddr_in6&>(own).sin6_addr,
+                       &reinterpret_cast<sockaddr_in6&>(other).sin6_addr, sizeof(in6_addr)) == 0;
+  }
+  return reinterpret_cast<sockaddr_in&>(own).sin_addr.s_addr == reinterpret_cast<sockaddr_in&>(other).sin_addr.s_addr;
 }
 
 std::string errno_text(int code) { return std::generic_category().message(code); }

@@ -37,6 +37,12 @@ int connect_result(int fd);
 // No delay for small frames, and an error instead of silence from a host that went away for this long.
 void tune_data_socket(int fd, std::chrono::milliseconds silence);
 
+// The system holds no more than limits::lane_unsent_bytes_max beyond what is on its way.
+void limit_unsent(int fd);
+
+// Both ends of the connection have one address.
+bool same_machine(int fd);
+
 std::string errno_text(int code);
 
 }  // namespace pccl

@@ -13,6 +13,7 @@ class TcpChannel final : public Channel, EventLoop::Handler {
   ssize_t read(std::span<const iovec> into) override;
   ssize_t write(std::span<const iovec> from) override;
   void wait_for_room(bool wait) override;
+  std::optional<Condition> condition() const override;
   void set_silence(std::chrono::milliseconds silence) override;
   void close() override;
   Path path() const override { return Path::tcp; }

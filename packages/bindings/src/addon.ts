@@ -279,14 +279,13 @@ export type ControlEvent =
     } & OpName)
   | ProbeEvent;
 
-/** The end of a probe: what the path carries with both directions loaded at once, or why that can't be told. */
+/** The end of a probe: what the path carries, or why that can't be told. */
 export type ProbeEvent = { readonly type: "probed"; readonly id: number } & (
   | {
-      readonly txBytesPerSecond: number;
-      readonly rxBytesPerSecond: number;
-      /** On the quiet path. */
+      readonly bytesPerSecond: number;
+      /** Before anything was streamed. */
       readonly rttSeconds: number;
-      /** Sent and received to find out, and the time that it took. */
+      /** Streamed to find out, and the time that it took. */
       readonly bytes: number;
       readonly seconds: number;
     }
@@ -391,10 +390,10 @@ export interface Engine {
   abortIfMissing(epoch: number, op: OpName, peerId: number): boolean;
 
   /**
-   * Control attachment only. Measures the path to another member of the installed view, over connections of its own;
-   * a `probed` event with this id follows within five seconds or so.
+   * Control attachment only. Measures the path to another member of the installed view ("send"), or from it
+   * ("receive"), over connections of its own; a `probed` event with this id follows within five seconds or so.
    */
-  probe(id: number, target: RingMember): void;
+  probe(id: number, target: RingMember, direction: "send" | "receive"): void;
 
   /**
    * The creating attachment: fails ops in flight with ERR_PCCL_CLOSED, restores their buffers, closes links and
@@ -610,7 +609,7 @@ export interface Addon {
     factors: readonly number[],
     sum?: Float64Array,
   ): Promise<void>;
-  /** XXH3-128 of each array's bytes into 16 bytes each; runs as elementwise does. */
+  /** Root of the hash tree of each array's bytes (docs/protocol.md) into 16 bytes each; runs as elementwise does. */
   digest(arrays: readonly Tensor[], into: Uint8Array): Promise<void>;
   /**
    * With c = values + decay error: values becomes what is left of c after it was quantized and back, error the rest.

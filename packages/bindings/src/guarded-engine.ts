@@ -110,8 +110,8 @@ export class GuardedEngine implements Engine {
     return this.#raw.abortIfMissing(epoch, op, peerId);
   }
 
-  probe(id: number, target: RingMember): void {
-    this.#raw.probe(id, target);
+  probe(id: number, target: RingMember, direction: "send" | "receive"): void {
+    this.#raw.probe(id, target, direction);
   }
 
   close(): void {

@@ -1,9 +1,13 @@
 /** Groups of real processes: started, ended and killed; and the commands that run layers on them. */
 import { type ChildProcessByStdio, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import { Coordinator } from "@pccl/core/coordinator";
+import { generateRouting, TraceWriter } from "@pccl/moe-ep";
 import { describe, expect, it } from "vitest";
 import { goldenPath, hasGolden, WHY_SKIPPED } from "./shared.js";
 
@@ -117,7 +121,7 @@ describe.skipIf(!hasGolden)(`moe-ep verify (${WHY_SKIPPED})`, () => {
 });
 
 describe("moe-ep bench", () => {
-  const sizes = ["--experts", "8", "--topK", "2", "--hidden", "64", "--ffn", "32", "--tokens", "128"];
+  const sizes = ["--experts", "8", "--topk", "2", "--hidden", "64", "--ffn", "32", "--tokens", "128"];
 
   it("runs the planners in turn, and says how they did", () => {
     const scenario = ["--world", "2", "--scenario", "90%:1", "--repeats", "2", "--json"];
@@ -139,6 +143,42 @@ describe("moe-ep bench", () => {
     expect(ep.maxLoad).toBe(256 * bound);
     expect(lla.maxLoad).toBe(256);
     expect(lla.tokensCrossRank).toBeLessThan(ep.tokensCrossRank as number);
+  });
+
+  it("replays the routings of a trace, and no others", () => {
+    const folder = mkdtempSync(join(tmpdir(), "moe-ep-bench-"));
+    const trace = join(folder, "trace");
+    const writer = new TraceWriter(trace, { ranks: 2, layerExperts: [8] });
+    for (const rank of [0, 1]) {
+      // All tokens of rank 0, and none of rank 1's, want expert 0.
+      const scenario = rank === 0 ? "100%:1" : "balanced";
+      const routing = generateRouting({ scenario, experts: 8, topK: 1, tokens: 40, ranks: 2, rank });
+      writer.routing(0, 0, rank, routing);
+    }
+    writer.close();
+    const args = [
+      ...sizes,
+      "--world",
+      "2",
+      "--trace",
+      trace,
+      "--repeats",
+      "1",
+      "--planner",
+      "auto",
+      "--json",
+    ];
+    const { status, stdout } = moeEp("bench", ...args);
+    const elsewhere = moeEp("bench", ...sizes, "--world", "1", "--trace", trace);
+    rmSync(folder, { recursive: true });
+    expect(status).toBe(0);
+    expect(elsewhere).toMatchObject({ status: 1, stdout: "" });
+    expect(elsewhere.stderr).toContain("is of 2 ranks, not 1");
+    const { results } = JSON.parse(stdout) as { results: Record<string, unknown>[] };
+    expect(results).toMatchObject([
+      { planner: "ep", scenario: "trace trace", maxLoad: 60, meanLoad: 40 },
+      { planner: "auto", bitIdenticalToEp: true },
+    ]);
   });
 
   it.each([

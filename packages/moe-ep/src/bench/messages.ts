@@ -1,5 +1,6 @@
 /** Between `moe-ep bench` and its rank processes. */
 import type { StepStatistics } from "../layer/statistics.js";
+import type { CostModel } from "../planner/cost-model.js";
 import type { Planner } from "../planner/plan.js";
 
 export interface BenchJob {
@@ -9,7 +10,11 @@ export interface BenchJob {
   readonly ffnSize: number;
   /** Of each rank. */
   readonly tokens: number;
+  /** A scenario, or the file of a trace with whole routings: their layer 0, batch after batch, round after round. */
   readonly scenario: string;
+  readonly trace: string | undefined;
+  /** For auto; undefined: the layer's own. */
+  readonly costModel: CostModel | undefined;
   readonly dtype: "f32" | "bf16";
   readonly planners: readonly Planner[];
   /** How many times each planner's step is measured. */

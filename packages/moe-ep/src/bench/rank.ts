@@ -8,6 +8,8 @@ import type { StepStatistics } from "../layer/statistics.js";
 import type { Planner } from "../planner/plan.js";
 import { generateRouting } from "../routing/generate.js";
 import { Random } from "../routing/random.js";
+import type { Routing } from "../routing/routing.js";
+import { readTrace } from "../routing/trace-reader.js";
 import type { BenchJob, BenchMessage, BenchStep } from "./messages.js";
 
 /** Numbers that look like weights and tokens: what they are doesn't change how long a product takes. */
@@ -22,8 +24,18 @@ function tensorsOf(random: Random, { dtype, hiddenSize, ffnSize }: ExpertFormat)
   return { gate: product(), up: product(), down: product() };
 }
 
+/** This rank's tokens of each round. */
+function routingsOf(job: BenchJob, rank: number, ranks: number): (round: number) => Routing {
+  const { scenario, experts, topK, tokens, trace } = job;
+  if (trace === undefined) {
+    return (step) => generateRouting({ scenario, experts, topK, tokens, ranks, rank, step });
+  }
+  const batches = readTrace(trace).batches.filter(({ layer }) => layer === 0);
+  return (round) => batches[round % batches.length]?.routings?.[rank] as Routing;
+}
+
 await runJob<BenchJob, BenchMessage>(async (job, tell) => {
-  const { experts, topK, hiddenSize, ffnSize, tokens, scenario, dtype, planners, repeats } = job;
+  const { experts, hiddenSize, ffnSize, dtype, planners, repeats, costModel } = job;
   await using group = await ExpertGroup.fromEnvironment();
   const { rank, size } = group;
   const format: ExpertFormat = { kind: "swiglu", dtype, hiddenSize, ffnSize };
@@ -33,15 +45,23 @@ await runJob<BenchJob, BenchMessage>(async (job, tell) => {
   for (const planner of planners) {
     layers.set(
       planner,
-      await ExpertLayer.create(group, { format, experts, tensors: () => tensors, plan: { planner } }),
+      await ExpertLayer.create(group, {
+        format,
+        experts,
+        tensors: () => tensors,
+        plan: { planner, costModel },
+      }),
     );
   }
-  const x = numbers(new Random(2 + rank), dtype, tokens * hiddenSize, 1);
+  const routingOf = routingsOf(job, rank, size);
+  const rounds = Array.from({ length: repeats + 1 }, (_, round) => routingOf(round));
+  const tokensMax = Math.max(...rounds.map(({ firstSlot }) => firstSlot.length - 1));
+  const tokens = numbers(new Random(2 + rank), dtype, tokensMax * hiddenSize, 1);
   const steps = new Map(planners.map((planner) => [planner, [] as BenchStep[]]));
   const hashes = new Map(planners.map((planner) => [planner, createHash("sha256")]));
   // The first round grows buffers and isn't counted.
-  for (let round = 0; round <= repeats; round++) {
-    const routing = generateRouting({ scenario, experts, topK, tokens, ranks: size, rank, step: round });
+  for (const [round, routing] of rounds.entries()) {
+    const x = tokens.subarray(0, (routing.firstSlot.length - 1) * hiddenSize);
     for (const planner of planners) {
       const layer = layers.get(planner) as ExpertLayer;
       await group.exchange.agree("bench", 0, () => new Uint8Array(0));

@@ -1,5 +1,6 @@
 /** What ranks tell each other before a step: that they make the same call, and how many copies go where. */
-import { pcclError } from "@pccl/core/base";
+import { type PcclError, pcclError } from "@pccl/core/base";
+import { countCopies, type Routing } from "../routing/routing.js";
 
 export type StepKind = "forward" | "backward";
 
@@ -45,4 +46,29 @@ export function decodeAnnouncements(call: string, payloads: readonly Uint8Array[
     throw pcclError("ERR_PCCL_CALL_MISMATCH", `${call}: ${what}`);
   }
   return all;
+}
+
+/** A routing's slots by expert. Throws what is wrong with it. */
+export function countRouting(call: string, routing: Routing, tokens: number, experts: number): Float64Array {
+  const invalid = (message: string): PcclError =>
+    pcclError("ERR_PCCL_INVALID_ARGUMENT", `${call}: ${message}`);
+  const { firstSlot, experts: slots, gates } = routing ?? {};
+  if (!(firstSlot instanceof Int32Array && slots instanceof Int32Array && gates instanceof Float32Array)) {
+    throw invalid(
+      "routing must hold firstSlot and experts as an Int32Array each, and gates as a Float32Array",
+    );
+  }
+  if (firstSlot.length !== tokens + 1) {
+    throw invalid(`routing is for ${firstSlot.length - 1} tokens, and x has ${tokens}`);
+  }
+  if (firstSlot[0] !== 0 || firstSlot[tokens] !== slots.length) {
+    throw invalid(`routing.firstSlot must go from 0 to its ${slots.length} slots`);
+  }
+  if (firstSlot.some((first, token) => token > 0 && first < (firstSlot[token - 1] as number))) {
+    throw invalid("routing.firstSlot must not fall");
+  }
+  if (gates.length !== slots.length) {
+    throw invalid(`routing has ${gates.length} gates for ${slots.length} slots`);
+  }
+  return countCopies(call, { experts: slots }, experts);
 }

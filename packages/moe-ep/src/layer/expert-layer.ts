@@ -5,32 +5,26 @@ import { awaitNative } from "../base/native.js";
 import { type ExpertNumbers, type ExpertTensors, rawShape } from "../experts/experts.js";
 import type { ExpertGroup } from "../group/expert-group.js";
 import type { Exchange } from "../group/exchange.js";
-import { costModelInCopies } from "../planner/cost-model.js";
 import { type PlanOptions, planExperts } from "../planner/plan.js";
-import { countCopies, type Routing } from "../routing/routing.js";
+import type { Routing } from "../routing/routing.js";
 import {
   type Announcement,
   announcementBytes,
+  countRouting,
   decodeAnnouncements,
   encodeAnnouncement,
   type StepKind,
 } from "./announcement.js";
 import { checkTokens } from "./format.js";
 import { type Gradients, GradientReturn } from "./gradient-return.js";
-import {
-  checkConfig,
-  compareConfigs,
-  CONFIG_BYTES,
-  encodeConfig,
-  type ExpertLayerOptions,
-  type LayerConfig,
-} from "./layer-config.js";
+import type { ExpertLayerOptions, LayerConfig } from "./layer-config.js";
 import { type Borrowed, Lending } from "./lending.js";
 import { type Loan, loansOf } from "./loans.js";
 import { Phases, type StepStatistics } from "./statistics.js";
 import { Step, type StepSetting } from "./step.js";
 import { StepBuffers } from "./step-buffers.js";
-import { ANNOUNCEMENT_BYTES, WeightStore } from "./weight-store.js";
+import { planOptionsOf, type SharedWeights, shareWeights } from "./shared-weights.js";
+import type { WeightStore } from "./weight-store.js";
 
 export interface ExpertsGradients {
   /** tokens × D, in the layer's dtype: the sum over each token's slots. */
@@ -60,9 +54,6 @@ interface Kept {
   readonly results: ExpertNumbers;
 }
 
-/** A mapped expert is computed as an own one is, but that its weights are in no cache of this rank's yet. */
-const MAPPED_COST = costModelInCopies(16);
-const SENT_COST = costModelInCopies(256);
 const NONE: Addends = () => Promise.resolve([]);
 /** What passes between two ranks in one step has numbers of its own, so that a failed step leaves none to the next. */
 const NUMBERS_PER_STEP = 2 ** 28;
@@ -93,12 +84,7 @@ export class ExpertLayer {
   /** What of the step in progress runs beside it. */
   #beside: Promise<unknown>[] = [];
 
-  private constructor(
-    group: ExpertGroup,
-    config: LayerConfig,
-    store: WeightStore,
-    mapped: readonly (readonly boolean[])[],
-  ) {
+  private constructor(group: ExpertGroup, { config, store, mapped }: SharedWeights) {
     this.config = config;
     this.#group = group;
     this.#exchange = group.exchange;
@@ -106,13 +92,7 @@ export class ExpertLayer {
     this.#lending = new Lending(group.exchange, store, mapped);
     this.#buffers = new StepBuffers(config.format);
     this.#number = group.nextLayer();
-    const allMapped = mapped.every((row) => row.every((one) => one));
-    this.#planOptions = {
-      costModel: allMapped ? MAPPED_COST : SENT_COST,
-      ...config.plan,
-      nativeRanks: config.owners,
-      expertBytes: store.expertBytes,
-    };
+    this.#planOptions = planOptionsOf({ config, store, mapped });
   }
 
   /** Packs this rank's experts. Collective. */
@@ -126,43 +106,15 @@ export class ExpertLayer {
     group: ExpertGroup,
     options: () => ExpertLayerOptions | Promise<ExpertLayerOptions>,
   ): Promise<ExpertLayer> {
-    return await group.exclusively(call, async () => {
-      const { exchange } = group;
-      let config: LayerConfig | undefined;
-      let store: WeightStore | undefined;
-      const answers = await exchange.agree(call, CONFIG_BYTES + ANNOUNCEMENT_BYTES, async () => {
-        const given = await options();
-        config = checkConfig(call, given, exchange.size);
-        store = new WeightStore(config.format, config.training, config.owners, exchange.rank);
-        for (const [expert, owner] of config.owners.entries()) {
-          if (owner === exchange.rank) await store.pack(call, expert, await given.tensors(expert));
-        }
-        const answer = new Uint8Array(CONFIG_BYTES + ANNOUNCEMENT_BYTES);
-        answer.set(encodeConfig(config));
-        answer.set(store.announcement(), CONFIG_BYTES);
-        return answer;
-      });
-      compareConfigs(
-        call,
-        answers.map((answer) => answer.subarray(0, CONFIG_BYTES)),
-      );
-      const [own, memory] = [config as LayerConfig, store as WeightStore];
-      const maps = await exchange.agree(call, exchange.size, () => {
-        const announcements = answers.map((answer) => answer.subarray(CONFIG_BYTES));
-        const mapped =
-          own.lending === "auto"
-            ? memory.map(announcements)
-            : announcements.map((_, rank) => rank === exchange.rank);
-        return Uint8Array.from(mapped, Number);
-      });
-      const mapped = maps.map((row) => Array.from(row, (one) => one === 1));
-      return new ExpertLayer(group, own, memory, mapped);
-    });
+    return await group.exclusively(
+      call,
+      async () => new ExpertLayer(group, await shareWeights(call, group.exchange, options)),
+    );
   }
 
   /**
-   * New weights for an expert of this rank's, packed over the old ones; not collective, but not during a step. Whoever
-   * has borrowed the old ones gets them anew with the next step.
+   * New weights for an expert of this rank's, packed over the old ones; not collective, but not during a step, nor
+   * between a forward pass and its backward pass. Whoever has borrowed the old ones gets them anew with the next step.
    */
   async setExpert(expert: number, tensors: ExpertTensors): Promise<void> {
     const call = "setExpert";
@@ -171,6 +123,8 @@ export class ExpertLayer {
     }
     await this.#group.exclusively(call, async () => {
       this.#version++;
+      // A backward pass would go through other weights than the forward pass did.
+      this.#kept = undefined;
       await this.#store.pack(call, expert, tensors);
     });
   }
@@ -395,29 +349,4 @@ export class ExpertLayer {
       }
     });
   }
-}
-
-/** A routing's slots by expert. Throws what is wrong with it. */
-function countRouting(call: string, routing: Routing, tokens: number, experts: number): Float64Array {
-  const invalid = (message: string): PcclError =>
-    pcclError("ERR_PCCL_INVALID_ARGUMENT", `${call}: ${message}`);
-  const { firstSlot, experts: slots, gates } = routing ?? {};
-  if (!(firstSlot instanceof Int32Array && slots instanceof Int32Array && gates instanceof Float32Array)) {
-    throw invalid(
-      "routing must hold firstSlot and experts as an Int32Array each, and gates as a Float32Array",
-    );
-  }
-  if (firstSlot.length !== tokens + 1) {
-    throw invalid(`routing is for ${firstSlot.length - 1} tokens, and x has ${tokens}`);
-  }
-  if (firstSlot[0] !== 0 || firstSlot[tokens] !== slots.length) {
-    throw invalid(`routing.firstSlot must go from 0 to its ${slots.length} slots`);
-  }
-  if (firstSlot.some((first, token) => token > 0 && first < (firstSlot[token - 1] as number))) {
-    throw invalid("routing.firstSlot must not fall");
-  }
-  if (gates.length !== slots.length) {
-    throw invalid(`routing has ${gates.length} gates for ${slots.length} slots`);
-  }
-  return countCopies(call, { experts: slots }, experts);
 }

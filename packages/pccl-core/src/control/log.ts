@@ -66,12 +66,11 @@ export function describeLog(log: CoordinatorLog): string {
     case "synced":
       return `group ${log.group} synced revision ${log.revision}; ${log.receivers} peers fetched`;
     case "measured": {
-      const { from, to, txBytesPerSecond, rxBytesPerSecond, rttMs } = log;
-      const speeds = `there ${megabits(txBytesPerSecond)}, back ${megabits(rxBytesPerSecond)}`;
-      return `paths between peers ${from} and ${to}: ${speeds}, round trip ${rttMs.toFixed(2)} ms`;
+      const { from, to, bytesPerSecond, rttMs } = log;
+      return `path from peer ${from} to peer ${to}: ${megabits(bytesPerSecond)}, round trip ${rttMs.toFixed(2)} ms`;
     }
     case "not-measured":
-      return `paths between peers ${log.from} and ${log.to} could not be measured: ${log.reason}`;
+      return `path from peer ${log.from} to peer ${log.to} could not be measured: ${log.reason}`;
     case "topology": {
       const {
         group,

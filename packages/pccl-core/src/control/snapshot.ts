@@ -123,9 +123,16 @@ export function encodeSnapshot({ number, nowMs, state }: Snapshot): Uint8Array {
       holders: [...holders],
     })),
     paths: [...paths].flatMap(([from, found]) => [...found].map(([to, record]) => ({ from, to, ...record }))),
-    measurements: [...measurements].map(([id, measurement]) => ({ id, ...measurement })),
+    measurements: [...measurements].map(([id, { from, to, by, deadlineMs }]) => ({
+      id,
+      from,
+      to,
+      byTo: by === "to",
+      deadlineMs,
+    })),
     nextMeasurementId,
-    optimizing: optimizing === undefined ? null : { queue: optimizing.queue.map(([a, b]) => ({ a, b })) },
+    optimizing:
+      optimizing === undefined ? null : { queue: optimizing.queue.map(([from, to]) => ({ from, to })) },
     orders: [...orders].map(([group, peerIds]) => ({ group, peerIds: [...peerIds] })),
     ...(tickedAtMs !== undefined && { tickedAtMs }),
   });
@@ -180,14 +187,14 @@ export function decodeSnapshot(bytes: Uint8Array): Snapshot {
     ),
     paths: pathsFromWire(wire.paths),
     measurements: new Map(
-      wire.measurements.map(({ id, a, b, again, deadlineMs }): [number, Measurement] => [
+      wire.measurements.map(({ id, from, to, byTo, deadlineMs }): [number, Measurement] => [
         Number(id),
-        { a: Number(a), b: Number(b), again, deadlineMs },
+        { from: Number(from), to: Number(to), by: byTo ? "to" : "from", deadlineMs },
       ]),
     ),
     nextMeasurementId: Number(wire.nextMeasurementId),
     optimizing: wire.optimizing
-      ? { queue: wire.optimizing.queue.map(({ a, b }): [number, number] => [Number(a), Number(b)]) }
+      ? { queue: wire.optimizing.queue.map(({ from, to }): [number, number] => [Number(from), Number(to)]) }
       : undefined,
     orders: new Map(wire.orders.map(({ group, peerIds }) => [group, peerIds.map(Number)])),
     tallies: new Map(),

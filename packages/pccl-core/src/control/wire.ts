@@ -19,7 +19,7 @@ import type {
   OpReport,
   OpState,
   OpVerdict,
-  PathSpeeds,
+  PathSpeed,
   PeerMessage,
   Ring,
   RingOp,
@@ -45,7 +45,7 @@ import type {
   PeerMessage__Output as WirePeerOutput,
 } from "./generated/pccl/v1/PeerMessage.js";
 import type { PathInfo__Output } from "./generated/pccl/v1/PathInfo.js";
-import type { PathSpeeds__Output } from "./generated/pccl/v1/PathSpeeds.js";
+import type { PathSpeed__Output } from "./generated/pccl/v1/PathSpeed.js";
 import type { Relay__Output } from "./generated/pccl/v1/Relay.js";
 import type { Ring as WireRing, Ring__Output } from "./generated/pccl/v1/Ring.js";
 import type { StateEntry__Output } from "./generated/pccl/v1/StateEntry.js";
@@ -264,11 +264,10 @@ function failureFromWire(wire: LinkFailure__Output): LinkFailure {
   return { peerId: integer("failures.peer_id", wire.peerId, 1), reason: shortText(wire.reason) };
 }
 
-function speedsFromWire(wire: PathSpeeds__Output): PathSpeeds {
+function speedFromWire(wire: PathSpeed__Output): PathSpeed {
   return {
-    txBytesPerSecond: finite("speeds.tx_bytes_per_second", wire.txBytesPerSecond, 0),
-    rxBytesPerSecond: finite("speeds.rx_bytes_per_second", wire.rxBytesPerSecond, 0),
-    rttMs: finite("speeds.rtt_ms", wire.rttMs, 0),
+    bytesPerSecond: finite("speed.bytes_per_second", wire.bytesPerSecond, 0),
+    rttMs: finite("speed.rtt_ms", wire.rttMs, 0),
   };
 }
 
@@ -359,8 +358,8 @@ function peerMessage(wire: WirePeerOutput): PeerMessage {
         kind: "measured",
         measurementId: integer("measured.measurement_id", measured.measurementId, 1),
         result:
-          measured.result === "speeds"
-            ? speedsFromWire(present("measured.speeds", measured.speeds))
+          measured.result === "speed"
+            ? speedFromWire(present("measured.speed", measured.speed))
             : { reason: shortText(measured.reason ?? "") },
       };
     }
@@ -441,8 +440,8 @@ function peerMessageBody(message: PeerMessage): WirePeerMessage {
     case "measured": {
       const { measurementId, result } = message;
       if ("reason" in result) return { measured: { measurementId, reason: result.reason } };
-      const { txBytesPerSecond, rxBytesPerSecond, rttMs } = result;
-      return { measured: { measurementId, speeds: { txBytesPerSecond, rxBytesPerSecond, rttMs } } };
+      const { bytesPerSecond, rttMs } = result;
+      return { measured: { measurementId, speed: { bytesPerSecond, rttMs } } };
     }
     case "sync-offer":
       return {
@@ -551,11 +550,12 @@ function coordinatorMessage(wire: WireCoordinatorOutput): CoordinatorMessage {
       return { kind: "topology-info", requestId, info };
     }
     case "measure": {
-      const { measurementId, target } = present("measure", wire.measure);
+      const { measurementId, target, receives } = present("measure", wire.measure);
       return {
         kind: "measure",
         measurementId: integer("measure.measurement_id", measurementId, 1),
         target: memberFromWire("measure.target", present("measure.target", target)),
+        direction: receives ? "receive" : "send",
       };
     }
     case "syncPlan": {
@@ -664,10 +664,10 @@ function coordinatorMessageBody(message: CoordinatorMessage): WireCoordinatorMes
         topologyInfo: { requestId: message.requestId, epoch, ring: ringToWire(ring), paths: [...paths] },
       };
     }
-    case "measure":
-      return {
-        measure: { measurementId: message.measurementId, target: memberToWire(message.target) },
-      };
+    case "measure": {
+      const { measurementId, target, direction } = message;
+      return { measure: { measurementId, target: memberToWire(target), receives: direction === "receive" } };
+    }
     case "sync-plan":
       return {
         syncPlan: {

@@ -116,11 +116,10 @@ export interface Envelope<M> {
   readonly message: M;
 }
 
-/** What the paths between two peers carry, with both directions in use at once. */
-export interface PathSpeeds {
-  readonly txBytesPerSecond: number;
-  readonly rxBytesPerSecond: number;
-  /** On quiet paths. */
+/** What a path carries. */
+export interface PathSpeed {
+  readonly bytesPerSecond: number;
+  /** When nothing is on the way. */
   readonly rttMs: number;
 }
 
@@ -179,7 +178,7 @@ export type PeerMessage =
   | {
       readonly kind: "measured";
       readonly measurementId: number;
-      readonly result: PathSpeeds | { readonly reason: string };
+      readonly result: PathSpeed | { readonly reason: string };
     }
   | {
       readonly kind: "sync-offer";
@@ -223,8 +222,13 @@ export type CoordinatorMessage =
   /** To topology-vote and optimize-vote. */
   | { readonly kind: "topology-answer"; readonly requestId: number; readonly changed: boolean }
   | { readonly kind: "topology-info"; readonly requestId: number; readonly info: TopologyInfo }
-  /** Find out what the paths to this member carry; `endpoint` may be a relay's. */
-  | { readonly kind: "measure"; readonly measurementId: number; readonly target: Member }
+  /** Find out what the path to this member carries, or the one from it; `endpoint` may be a relay's. */
+  | {
+      readonly kind: "measure";
+      readonly measurementId: number;
+      readonly target: Member;
+      readonly direction: "send" | "receive";
+    }
   | {
       readonly kind: "sync-plan";
       readonly requestId: number;

@@ -5,7 +5,7 @@
  * measured, and what was measured stays known.
  *
  * Nodes are hosts, since peers of one host don't need the network for each other; the first of a host's peers in ring
- * order measures for it. Each peer is in one measurement at a time, so that they don't disturb each other.
+ * order measures for it. Each peer sends for one measurement at a time, and receives for one, as it does in a ring.
  */
 import {
   FULLY_LINKED_MAX,
@@ -43,72 +43,63 @@ export function settleOptimize(state: CoordinatorState, turn: Turn): boolean {
     state.optimizing = undefined;
     return false;
   }
-  // A change that is under way is finished first; if it was made for this call it answers it.
-  if (state.change !== undefined) return false;
+  // A change that is due or under way is finished first; if it was made for this call it answers it.
+  if (state.change !== undefined || state.departed.length > 0 || state.relink.size > 0) return false;
   if (state.optimizing === undefined) {
     const maxAgeMs = admittedPeers(state).reduce(
       (least, { call }) => Math.min(least, (call as Call & { kind: "optimizeTopology" }).maxAgeMs),
       Number.POSITIVE_INFINITY,
     );
-    state.optimizing = { queue: pairsToMeasure(state, turn.nowMs - maxAgeMs) };
+    state.optimizing = { queue: pathsToMeasure(state, turn.nowMs - maxAgeMs) };
   }
   if (beginMeasurements(state, turn, state.optimizing.queue)) return true;
-  const isRunning = [...state.measurements.values()].some(
-    ({ a, b }) => isAdmitted(state, a) && isAdmitted(state, b),
-  );
-  if (state.optimizing.queue.length > 0 || isRunning) return false;
+  if (state.optimizing.queue.length > 0 || state.measurements.size > 0) return false;
   state.optimizing = undefined;
   adoptBestRings(state, turn);
   return true;
 }
 
-/** Pairs of peers, ordered so that as many as can be are measured side by side. */
-function pairsToMeasure(state: CoordinatorState, sinceMs: number): [PeerId, PeerId][] {
+/** From whom to whom, ordered so that as many as can be are measured side by side. */
+function pathsToMeasure(state: CoordinatorState, sinceMs: number): [PeerId, PeerId][] {
   const find = findPath(state);
-  const isKnown = (from: readonly PeerId[], to: readonly PeerId[]): boolean =>
-    (latestBetween(find, from, to)?.measuredAtMs ?? Number.NEGATIVE_INFINITY) >= sinceMs;
   return state.rings.flatMap((ring) => {
     const hosts = hostsOf(ring);
-    const pairs: [PeerId, PeerId][] = [];
-    for (const [i, j] of tournament(hosts.length)) {
-      const [a, b] = [hosts[i] as PeerId[], hosts[j] as PeerId[]];
-      if (!(isKnown(a, b) && isKnown(b, a))) pairs.push([a[0] as PeerId, b[0] as PeerId]);
+    const size = hosts.length;
+    const wanted: [PeerId, PeerId][] = [];
+    // In each round everybody sends to one other host and receives from one, as in a ring.
+    for (let round = 1; round < size; round++) {
+      for (let i = 0; i < size; i++) {
+        const [from, to] = [hosts[i] as PeerId[], hosts[(i + round) % size] as PeerId[]];
+        const known = latestBetween(find, from, to)?.measuredAtMs ?? Number.NEGATIVE_INFINITY;
+        if (known < sinceMs) wanted.push([from[0] as PeerId, to[0] as PeerId]);
+      }
       // The rest of a large group has its turn with the next call.
-      if (pairs.length >= (hosts.length * MEASURED_PARTNERS_MAX) / 2) break;
+      if (wanted.length >= size * MEASURED_PARTNERS_MAX) break;
     }
-    return pairs;
+    return wanted;
   });
-}
-
-/** All pairs of 0 … size-1 in rounds in which everybody has one partner: the circle method of tournaments. */
-function* tournament(size: number): Generator<[number, number]> {
-  const seats = size + (size % 2);
-  for (let round = 0; round < seats - 1; round++) {
-    for (let i = 0; i < seats / 2; i++) {
-      const a = i === 0 ? seats - 1 : (round + i) % (seats - 1);
-      const b = (round + seats - 1 - i) % (seats - 1);
-      if (a < size && b < size) yield a < b ? [a, b] : [b, a];
-    }
-  }
 }
 
 function isAdmitted(state: CoordinatorState, id: PeerId): boolean {
   return state.peers.get(id)?.phase === "admitted";
 }
 
-/** Those of the queue whose peers are in no other one. */
+/** Those of the queue whose ends don't send, or receive, for another one already. */
 function beginMeasurements(state: CoordinatorState, turn: Turn, queue: [PeerId, PeerId][]): boolean {
-  const busy = new Set([...state.measurements.values()].flatMap(({ a, b }) => [a, b]));
+  const running = [...state.measurements.values()];
+  const senders = new Set(running.map(({ from }) => from));
+  const receivers = new Set(running.map(({ to }) => to));
   const left: [PeerId, PeerId][] = [];
   let begun = false;
-  for (const [a, b] of queue) {
-    if (!isAdmitted(state, a) || !isAdmitted(state, b)) continue;
-    if (busy.has(a) || busy.has(b)) {
-      left.push([a, b]);
+  for (const [from, to] of queue) {
+    if (!isAdmitted(state, from) || !isAdmitted(state, to)) continue;
+    if (senders.has(from) || receivers.has(to)) {
+      left.push([from, to]);
       continue;
     }
-    busy.add(a).add(b);
-    measure(state, turn, { a, b, again: false, deadlineMs: measurementDeadlineMs(state, turn) });
+    senders.add(from);
+    receivers.add(to);
+    measure(state, turn, from, to, "from");
     begun = true;
   }
   queue.splice(0, queue.length, ...left);
@@ -120,15 +111,17 @@ export function measurementDeadlineMs(state: CoordinatorState, turn: Turn): numb
   return turn.nowMs + MEASUREMENT_TIMEOUT_MS + state.config.leaseMs;
 }
 
-function measure(state: CoordinatorState, turn: Turn, measurement: Measurement): void {
-  const { a, b } = measurement;
-  const id = state.nextMeasurementId++;
-  const [dialler, target] = [state.peers.get(a) as Peer, state.peers.get(b) as Peer];
-  state.measurements.set(id, measurement);
+function measure(state: CoordinatorState, turn: Turn, from: PeerId, to: PeerId, by: Measurement["by"]): void {
+  const measurementId = state.nextMeasurementId++;
+  state.measurements.set(measurementId, { from, to, by, deadlineMs: measurementDeadlineMs(state, turn) });
+  const [dialler, target] = (by === "from" ? [from, to] : [to, from]).map(
+    (id) => state.peers.get(id) as Peer,
+  ) as [Peer, Peer];
   send(turn, dialler, {
     kind: "measure",
-    measurementId: id,
-    target: { peerId: b, group: target.group, endpoint: endpointOf(state, dialler, target) },
+    measurementId,
+    target: { peerId: target.id, group: target.group, endpoint: endpointOf(state, dialler, target) },
+    direction: by === "from" ? "send" : "receive",
   });
 }
 
@@ -146,30 +139,26 @@ export function onMeasured(
 ): void {
   const measurement = state.measurements.get(measurementId);
   // Too late, or the other one is gone.
-  if (measurement?.a !== peer.id) return;
+  if (measurement?.[measurement.by] !== peer.id) return;
   state.measurements.delete(measurementId);
-  const { a, b, again } = measurement;
-  if ("reason" in result) {
+  const { from, to, by } = measurement;
+  if (!("reason" in result)) {
+    record(state, from, to, { ...result, measuredAtMs: turn.nowMs });
+    log(turn, { event: "measured", from, to, ...result });
+  } else if (by === "from") {
     // Of two peers only one may be able to reach the other.
-    if (!again) {
-      measure(state, turn, { a: b, b: a, again: true, deadlineMs: measurementDeadlineMs(state, turn) });
-    } else recordUnreachable(state, turn, measurement, result.reason);
-    return;
-  }
-  const { rttMs, txBytesPerSecond, rxBytesPerSecond } = result;
-  record(state, a, b, { bytesPerSecond: txBytesPerSecond, rttMs, measuredAtMs: turn.nowMs });
-  record(state, b, a, { bytesPerSecond: rxBytesPerSecond, rttMs, measuredAtMs: turn.nowMs });
-  log(turn, { event: "measured", from: a, to: b, ...result });
+    measure(state, turn, from, to, "to");
+  } else recordUnreachable(state, turn, measurement, result.reason);
 }
 
-function recordUnreachable(state: CoordinatorState, turn: Turn, { a, b }: Measurement, reason: string): void {
-  for (const [from, to] of [
-    [a, b],
-    [b, a],
-  ] as const) {
-    record(state, from, to, { bytesPerSecond: 0, rttMs: 0, measuredAtMs: turn.nowMs });
-  }
-  log(turn, { event: "not-measured", from: a, to: b, reason });
+function recordUnreachable(
+  state: CoordinatorState,
+  turn: Turn,
+  { from, to }: Measurement,
+  reason: string,
+): void {
+  record(state, from, to, { bytesPerSecond: 0, rttMs: 0, measuredAtMs: turn.nowMs });
+  log(turn, { event: "not-measured", from, to, reason });
 }
 
 function record({ paths }: CoordinatorState, from: PeerId, to: PeerId, found: PathRecord): void {
@@ -205,7 +194,7 @@ export function expireMeasurements(state: CoordinatorState, turn: Turn): void {
       state,
       turn,
       measurement,
-      `peer ${measurement.a} lives but has not said what it measured`,
+      `peer ${measurement[measurement.by]} lives but has not said what it measured`,
     );
   }
 }
@@ -247,8 +236,9 @@ function betterOrder(state: CoordinatorState, turn: Turn, ring: Ring): readonly 
   if (hosts.length < 3) return undefined;
   const paths = pathsBetweenHosts(hosts, findPath(state));
   const now = hosts.map((_, node) => node);
-  // The same search each time, from where the last one has come to: seeded by the ring's epoch.
-  const best = solveRing(paths, { start: now, seed: ring.epoch, evaluations: RING_SEARCH_EVALUATIONS });
+  // Of more hosts than can be solved exactly each call searches on from where the last one has come to, another way.
+  const seed = Math.floor(turn.nowMs);
+  const best = solveRing(paths, { start: now, seed, evaluations: RING_SEARCH_EVALUATIONS });
   const [cost, before] = [ringCost(paths, best), ringCost(paths, now)];
   const peerIds = best.flatMap((node) => hosts[node] as PeerId[]);
   // Hosts that a large ring goes through more than once, from before they were told apart, are worth it by themselves.

@@ -36,7 +36,7 @@ import type {
   LostPeer,
   OpReport,
   OpVerdict,
-  PathSpeeds,
+  PathSpeed,
   PeerMessage,
   RingOp,
   View,
@@ -133,7 +133,7 @@ export type SessionEvent =
   | {
       readonly kind: "measured";
       readonly measurementId: number;
-      readonly result: PathSpeeds | { readonly reason: string };
+      readonly result: PathSpeed | { readonly reason: string };
     }
   | { readonly kind: "request"; readonly request: SessionRequest };
 
@@ -149,8 +149,13 @@ export type SessionEffect =
   | { readonly kind: "engine-set-world"; readonly epoch: number; readonly worldSize: number }
   /** Aborts the op if it still waits for this peer to call it; `abort-answered` tells. */
   | ({ readonly kind: "engine-abort"; readonly peerId: number } & RingOp)
-  /** Find out what the paths to this member carry; `measured` tells. */
-  | { readonly kind: "engine-measure"; readonly measurementId: number; readonly target: EngineMember }
+  /** Find out what the path to this member carries, or the one from it; `measured` tells. */
+  | {
+      readonly kind: "engine-measure";
+      readonly measurementId: number;
+      readonly target: EngineMember;
+      readonly direction: "send" | "receive";
+    }
   | { readonly kind: "notify"; readonly notice: SessionNotice };
 
 interface Turn {
@@ -354,12 +359,13 @@ function onNumbered(state: SessionState, turn: Turn, message: CoordinatorMessage
     case "topology-info":
       return answer(state, turn, message.requestId, ["topology"], message.info);
     case "measure": {
-      const { measurementId, target } = message;
+      const { measurementId, target, direction } = message;
       const { host, port } = target.endpoint;
       turn.effects.push({
         kind: "engine-measure",
         measurementId,
         target: { peerId: target.peerId, host, port },
+        direction,
       });
       return;
     }

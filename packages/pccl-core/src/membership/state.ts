@@ -12,7 +12,7 @@ import type {
   LinkFailure,
   LostPeer,
   OpReport,
-  PathSpeeds,
+  PathSpeed,
   PeerMessage,
   Relay,
   Ring,
@@ -89,12 +89,12 @@ export interface Stall extends RingOp {
   asked: PeerId | undefined;
 }
 
-/** Peer `a` measures the paths between itself and `b`, both ways. */
+/** Of the path between two peers. */
 export interface Measurement {
-  readonly a: PeerId;
-  readonly b: PeerId;
-  /** After `b` could not reach `a`. */
-  readonly again: boolean;
+  readonly from: PeerId;
+  readonly to: PeerId;
+  /** Who dials for it: `to`, after `from` has tried and couldn't. */
+  readonly by: "from" | "to";
   deadlineMs: number;
 }
 
@@ -138,7 +138,7 @@ export interface CoordinatorState {
   /** Those that are under way, by their ids. */
   readonly measurements: Map<number, Measurement>;
   nextMeasurementId: number;
-  /** All admitted peers wait in optimizeTopology: the pairs of peers whose paths are still to be measured. */
+  /** All admitted peers wait in optimizeTopology: from whom to whom is still to be measured. */
   optimizing: { readonly queue: [PeerId, PeerId][] } | undefined;
   /** By group: the order that its ring is to get, until the next install. */
   readonly orders: Map<number, readonly PeerId[]>;
@@ -228,8 +228,7 @@ export type CoordinatorLog =
       readonly revision: number;
       readonly receivers: number;
     }
-  /** Of two peers: what their paths carry, to and fro at once. */
-  | ({ readonly event: "measured"; readonly from: PeerId; readonly to: PeerId } & PathSpeeds)
+  | ({ readonly event: "measured"; readonly from: PeerId; readonly to: PeerId } & PathSpeed)
   | { readonly event: "not-measured"; readonly from: PeerId; readonly to: PeerId; readonly reason: string }
   /** What optimizeTopology has found for a ring: of its slowest path, and of a chunk's way round; and was before. */
   | {
@@ -395,8 +394,8 @@ export function forget(state: CoordinatorState, turn: Turn, peer: Peer, reason: 
     records.delete(peer.id);
     if (records.size === 0) state.paths.delete(from);
   }
-  for (const [id, { a, b }] of state.measurements) {
-    if (a === peer.id || b === peer.id) state.measurements.delete(id);
+  for (const [id, { from, to }] of state.measurements) {
+    if (from === peer.id || to === peer.id) state.measurements.delete(id);
   }
   if (peer.phase === "admitted") {
     setCall(state, peer, undefined);

@@ -1,5 +1,5 @@
 /** Makes a Communicator: the engine's listener, the control session, and the wait for admission. */
-import { formatAddress, isLoopback, parseAddress } from "../base/address.js";
+import { formatAddress, parseAddress } from "../base/address.js";
 import { checkInteger, checkOneOf, checkOptions, describe } from "../base/check.js";
 import { type PcclError, pcclError } from "../base/errors.js";
 import {
@@ -16,6 +16,7 @@ import { CALL_OPTION_KEYS, type CallOptions, limited } from "./call-limits.js";
 import { Communicator } from "./communicator.js";
 import { ControlSession } from "./control-session.js";
 import { EngineOps } from "./engine-ops.js";
+import { listenOnFirst, listenRange } from "./listen.js";
 import type { InstalledNotice } from "./session-protocol.js";
 
 /** `signal` and `timeoutMs` bound the whole of connect(), the wait for admission included. */
@@ -23,8 +24,9 @@ export interface ConnectOptions extends CallOptions {
   /** Peers with the same number reduce and sync with each other. Default 0. */
   readonly group?: number;
   /**
-   * HOST:PORT to bind for data from other peers; port 0 chooses a free one. Default: 127.0.0.1:0 when the
-   * coordinator is on loopback, else 0.0.0.0:0.
+   * HOST:PORT to bind for data from other peers; port 0 chooses a free one, and HOST:FIRST-LAST the first free one of a
+   * range, which is what a firewall can be told. "[::]:PORT" takes IPv4 too. Default: 127.0.0.1:0 when the coordinator
+   * is on loopback, else 0.0.0.0:0. Of two peers one suffices that the other one can reach.
    */
   readonly listen?: string;
   /** HOST or HOST:PORT where other peers reach this one. Default: the address that the coordinator sees. */
@@ -96,7 +98,7 @@ export async function connect(address: string, options: ConnectOptions = {}): Pr
       `connect: onPending must be a function, got ${describe(onPending)}.`,
     );
   }
-  const listen = listenAddress(options.listen, coordinator);
+  const listen = listenRange(options.listen, coordinator);
   const advertise =
     options.advertise === undefined ? undefined : parseAddress("connect: advertise", options.advertise, 0);
   const anyAddress = listen.host === "0.0.0.0" || listen.host === "::";
@@ -128,13 +130,12 @@ export async function connect(address: string, options: ConnectOptions = {}): Pr
   const opsInFlightMax = integer("maxOpsInFlight", OPS_IN_FLIGHT_DEFAULT, 1, OPS_IN_FLIGHT_MAX);
 
   return await limited("connect", options, async (signal) => {
-    const ops = new EngineOps({
-      ...listen,
-      connectionsPerPeer,
-      congestionControl,
-      opsInFlightMax,
-      transport,
-    });
+    const { host } = listen;
+    const ops = listenOnFirst(
+      listen,
+      (port) =>
+        new EngineOps({ host, port, connectionsPerPeer, congestionControl, opsInFlightMax, transport }),
+    );
     const session = new ControlSession(
       {
         engineId: ops.engineId,
@@ -160,11 +161,6 @@ export async function connect(address: string, options: ConnectOptions = {}): Pr
       throw error;
     }
   });
-}
-
-function listenAddress(listen: string | undefined, coordinator: string): { host: string; port: number } {
-  const { host } = parseAddress("connect", coordinator, COORDINATOR_PORT);
-  return parseAddress("connect: listen", listen ?? (isLoopback(host) ? "127.0.0.1:0" : "0.0.0.0:0"), 0);
 }
 
 /** The first view; an abort of `signal` ends the wait with ERR_PCCL_CANCELLED. */

@@ -69,8 +69,8 @@ function onEngineEvent(event: EngineEvent): void {
       const { id: measurementId } = event;
       if ("reason" in event)
         return onEvent({ kind: "measured", measurementId, result: { reason: event.reason } });
-      const { txBytesPerSecond, rxBytesPerSecond, rttSeconds } = event;
-      const result = { txBytesPerSecond, rxBytesPerSecond, rttMs: rttSeconds * 1_000 };
+      const { bytesPerSecond, rttSeconds } = event;
+      const result = { bytesPerSecond, rttMs: rttSeconds * 1_000 };
       return onEvent({ kind: "measured", measurementId, result });
     }
     default:
@@ -124,9 +124,9 @@ function carryOut(effect: SessionEffect): void {
 }
 
 /** What the engine refuses can't be measured, and is no reason to end the session. */
-function measure({ measurementId, target }: SessionEffect & { kind: "engine-measure" }): void {
+function measure({ measurementId, target, direction }: SessionEffect & { kind: "engine-measure" }): void {
   try {
-    engine?.probe(measurementId, target);
+    engine?.probe(measurementId, target, direction);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     onEvent({ kind: "measured", measurementId, result: { reason } });

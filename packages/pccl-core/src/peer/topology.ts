@@ -9,7 +9,7 @@ import type { TopologyInfo } from "./session-protocol.js";
 export interface PathInfo {
   readonly from: number;
   readonly to: number;
-  /** With the way back in use too; 0: nothing got over it. */
+  /** 0: nothing got over it. */
   readonly bytesPerSecond: number;
   /** There and back, when nothing else was on the way. */
   readonly rttSeconds: number;

@@ -4,7 +4,7 @@
  * what, and what a freeze interrupts are not.
  */
 import type { PcclErrorCode } from "../base/errors.js";
-import type { LinkFailure, OpName, OpState, PathSpeeds, RingOp } from "../membership/messages.js";
+import type { LinkFailure, OpName, OpState, PathSpeed, RingOp } from "../membership/messages.js";
 import { linked } from "../membership/ring.js";
 import type { EngineMember, EngineOpReport, EngineOpVerdict, EngineView } from "../membership/session.js";
 import { belongsTo, type Frame } from "./frames.js";
@@ -50,7 +50,7 @@ export interface EngineHooks {
   onPrepared(epoch: number, failures: readonly LinkFailure[]): void;
   onLinkLost(epoch: number, peerId: number, reason: string): void;
   onStalled(op: SimOp, missing: readonly number[]): void;
-  onMeasured(id: number, result: PathSpeeds | { readonly reason: string }): void;
+  onMeasured(id: number, result: PathSpeed | { readonly reason: string }): void;
   onCalled(op: SimOp): void;
   /** It was called while frozen, and the next view has no place for it. */
   onNotBegun(op: SimOp): void;
@@ -187,9 +187,8 @@ export class SimEngine {
   measure(id: number, target: EngineMember, random: Random): void {
     this.thread.after(random.between(1, MEASURE_MS_MAX), () => {
       if (this.closed) return;
-      const speed = (): number => 1e6 * 2 ** random.between(0, 7);
-      const speeds = { txBytesPerSecond: speed(), rxBytesPerSecond: speed(), rttMs: random.between(1, 100) };
-      if (this.#reaches(target.peerId)) return this.#hooks.onMeasured(id, speeds);
+      const speed = { bytesPerSecond: 1e6 * 2 ** random.between(0, 7), rttMs: random.between(1, 100) };
+      if (this.#reaches(target.peerId)) return this.#hooks.onMeasured(id, speed);
       this.thread.after(MEASURE_TIMEOUT_MS, () => {
         if (!this.closed) this.#hooks.onMeasured(id, { reason: "no answer" });
       });

@@ -126,12 +126,12 @@ export class RandomWorld extends World {
       const maxAgeMs = random.pick([0, 60_000]) ?? 0;
       this.say(connection as number, { kind: "optimize-vote", requestId: ++this.#requests, maxAgeMs });
     }
-    for (const [measurementId, { a }] of [...this.state.measurements]) {
-      const connection = this.state.peers.get(a)?.connection;
+    for (const [measurementId, { from, to, by }] of [...this.state.measurements]) {
+      const connection = this.state.peers.get(by === "from" ? from : to)?.connection;
       if (connection === undefined || random.chance(0.3)) continue;
       const result = random.chance(0.2)
         ? { reason: "refused" }
-        : { txBytesPerSecond: random.between(1, 1e9), rxBytesPerSecond: 1e6, rttMs: random.between(0, 100) };
+        : { bytesPerSecond: random.between(1, 1e9), rttMs: random.between(0, 100) };
       this.say(connection, { kind: "measured", measurementId, result });
     }
   }

@@ -69,10 +69,7 @@ const peerMessages: fc.Arbitrary<PeerMessage> = fc.oneof(
   fc.record({
     kind: kind("measured"),
     measurementId: peerId,
-    result: fc.oneof(
-      fc.record({ txBytesPerSecond: amount, rxBytesPerSecond: amount, rttMs: amount }),
-      fc.record({ reason }),
-    ),
+    result: fc.oneof(fc.record({ bytesPerSecond: amount, rttMs: amount }), fc.record({ reason })),
   }),
   fc.record({
     kind: kind("sync-offer"),
@@ -131,7 +128,12 @@ const coordinatorMessages: fc.Arbitrary<CoordinatorMessage> = fc.oneof(
   }),
   about(fc.record({ kind: kind("abort-op"), missing: peerId })),
   fc.record({ kind: kind("pending-answer"), requestId, pending: fc.boolean() }),
-  fc.record({ kind: kind("measure"), measurementId: peerId, target: member }),
+  fc.record({
+    kind: kind("measure"),
+    measurementId: peerId,
+    target: member,
+    direction: fc.constantFrom("send", "receive"),
+  }),
   fc.record({
     kind: kind("topology-info"),
     requestId,

@@ -413,10 +413,15 @@ describe("a measurement", () => {
 
   it("is the engine's, and its result the coordinator's", () => {
     const target = { peerId: 1, group: 0, endpoint: { host: "10.0.0.1", port: 7 } };
-    expect(hear({ kind: "measure", measurementId: 5, target })).toEqual([
-      { kind: "engine-measure", measurementId: 5, target: { peerId: 1, host: "10.0.0.1", port: 7 } },
+    expect(hear({ kind: "measure", measurementId: 5, target, direction: "receive" })).toEqual([
+      {
+        kind: "engine-measure",
+        measurementId: 5,
+        target: { peerId: 1, host: "10.0.0.1", port: 7 },
+        direction: "receive",
+      },
     ]);
-    const result = { txBytesPerSecond: 1, rxBytesPerSecond: 2, rttMs: 3 };
+    const result = { bytesPerSecond: 1, rttMs: 3 };
     expect(step({ kind: "measured", measurementId: 5, result })).toEqual([
       sent({ kind: "measured", measurementId: 5, result }),
     ]);

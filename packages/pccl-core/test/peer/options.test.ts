@@ -1,6 +1,7 @@
 /** Goal: what connect() is told about limits holds. Method: peers in this process, and a coordinator that is killed. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { type AddressInfo, createServer } from "node:net";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import {
@@ -26,6 +27,37 @@ describe("maxOpsInFlight", () => {
     await expect(a.allReduce(tensor(), undefined, { tag: 3 })).rejects.toThrow(TooManyOpsError);
     await Promise.all([...waiting, ...ops(b)]);
     await Promise.all([a, b].map((peer) => peer.allReduce(tensor(), undefined, { tag: 3 })));
+  });
+});
+
+describe("listen", () => {
+  it("takes the first free port of a range, and says so when there is none", async () => {
+    const taken = createServer().listen(0, "127.0.0.1");
+    await once(taken, "listening");
+    const { port } = taken.address() as AddressInfo;
+    const range = `127.0.0.1:${port}-${port + 20}`;
+    const { coordinator } = await world(1, { listen: range });
+    await expect(connect(coordinator.address, { listen: `127.0.0.1:${port}-${port}` })).rejects.toMatchObject(
+      {
+        code: "ERR_PCCL_LISTEN_FAILED",
+      },
+    );
+    for (const wrong of ["127.0.0.1:9-8", "127.0.0.1:0-9", "127.0.0.1:9-70000", "9-10"]) {
+      await expect(connect(coordinator.address, { listen: wrong })).rejects.toMatchObject({
+        code: "ERR_PCCL_INVALID_ARGUMENT",
+      });
+    }
+    taken.close();
+  });
+});
+
+describe("congestionControl", () => {
+  it("that the system hasn't is refused, with those that it has", async () => {
+    const { coordinator } = await world(1);
+    await expect(connect(coordinator.address, { congestionControl: "none-such" })).rejects.toMatchObject({
+      code: "ERR_PCCL_INVALID_ARGUMENT",
+      message: expect.stringContaining("this system has"),
+    });
   });
 });
 

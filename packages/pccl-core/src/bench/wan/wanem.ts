@@ -48,6 +48,15 @@ export class EmulatedNetwork {
     return `10.77.0.${host + 1}`;
   }
 
+  /** Nothing passes between the two hosts, and nobody is told; what is on its way is lost. */
+  async cut(a: number, b: number): Promise<void> {
+    await this.#run("cut", String(a), String(b));
+  }
+
+  async heal(a: number, b: number): Promise<void> {
+    await this.#run("heal", String(a), String(b));
+  }
+
   /** Removes the network; what still runs in it is killed. */
   async close(): Promise<void> {
     await this.#run("down");

@@ -105,15 +105,18 @@ describe("the original's defects", () => {
     expect(valueOf(states[0], "key")).toEqual(value(2));
   });
 
-  it("asks one donor for everything: here all holders give", async () => {
+  it("asks one donor for everything: here any holder gives", async () => {
     await using world = await LocalWorld.start(4);
     const states = world.peers.map((_, i) => {
       const weights = new Float32Array(8_000_000).fill(i === 3 ? 0 : 1);
       return new SharedState({ weights }, { revision: i === 3 ? 0 : 1 });
     });
     const results = await syncAll(world.peers, states);
-    expect(results[3]?.sources).toHaveLength(3);
-    for (const holder of results.slice(0, 3)) expect(holder.txBytes).toBeGreaterThan(0);
+    // On one host a fast one may give it all before the others are connected; state-wan.test.ts has slow ones.
+    const givers = results.slice(0, 3).flatMap(({ txBytes }, i) => (txBytes > 0 ? [i + 1] : []));
+    expect(givers).toEqual(expect.arrayContaining([...(results[3]?.sources ?? [])]));
+    expect(results[3]?.sources.length).toBeGreaterThan(0);
+    expect(results[3]?.txBytes).toBe(0);
     expect(valueOf(states[3] as SharedState, "weights").every((element) => element === 1)).toBe(true);
   });
 
@@ -143,25 +146,28 @@ describe("the original's defects", () => {
 
   it("serves what is being written to: here the writer is told, and nobody takes it", async () => {
     await using world = await LocalWorld.start(2);
-    const weights = new Float32Array(2_000_000).fill(1);
+    const [writer, reader] = world.peers as [Communicator, Communicator];
+    const weights = new Float32Array(100_000).fill(1);
+    const own = new Float32Array(100_000);
+    const serving = writer.syncSharedState(new SharedState({ weights }, { revision: 1 }));
+    await expect.poll(() => world.coordinator.peers()[0]?.waitsIn).toBe("syncSharedState");
+    // Hashed by now, and offered.
+    weights[77_777] = 2;
+    const fetching = reader.syncSharedState(new SharedState({ weights: own }, { revision: 0 }));
+    expect(await codesOf([serving, fetching])).toEqual([
+      "ERR_PCCL_STATE_CHANGED",
+      "ERR_PCCL_STATE_FETCH_FAILED",
+    ]);
+    await expect(serving).rejects.toThrow(/tensor "weights" was written to/);
+    expect(own).toEqual(new Float32Array(100_000));
+    // What was fetched is kept: when the writer offers what it has now, the other leaves needn't come again.
     const states = [
       new SharedState({ weights }, { revision: 1 }),
-      new SharedState({ weights: new Float32Array(2_000_000) }, { revision: 0 }),
+      new SharedState({ weights: own }, { revision: 0 }),
     ];
-    const calls = world.peers.map((peer, i) => peer.syncSharedState(states[i] as SharedState));
-    const codes = codesOf(calls);
-    // Hashed, and waiting in the sync; another turn later it may be fetched from.
-    const spoil = setInterval(() => weights.forEach((_, i) => (weights[i] = i)), 0);
-    const [writer, reader] = await codes;
-    clearInterval(spoil);
-    if (reader === "resolved") {
-      // It was faster than the writer.
-      const copy = states[1]?.tensors.get("weights") as Float32Array;
-      expect(new Set(copy).size === 1 || writer === "resolved").toBe(true);
-    } else {
-      expect([writer, reader]).toEqual(["ERR_PCCL_STATE_CHANGED", "ERR_PCCL_STATE_FETCH_FAILED"]);
-      expect(states[1]?.tensors.get("weights")).toEqual(new Float32Array(2_000_000));
-    }
+    const [, again] = await syncAll(world.peers, states);
+    expect(own).toEqual(weights);
+    expect(again?.rxBytes).toBeLessThan(4 * 65_536);
   });
 });
 
