@@ -39,7 +39,7 @@ describe.runIf(possible)("links over emulated distances (root, ../shared/tools/w
     folder = mkdtempSync(join(tmpdir(), "pccl-wanem-"));
     wanem = join(folder, "wanem");
     execFileSync(BUILD, [wanem], { stdio: "ignore" });
-  });
+  }, 120_000);
   afterAll(() => rmSync(folder, { recursive: true }));
 
   it("a cut of two seconds delays an op, and nothing else", { timeout: 120_000 }, async () => {
