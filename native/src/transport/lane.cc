@@ -254,6 +254,8 @@ void Lane::append_ack() {
   ack_due_ = false;
   std::vector<std::uint8_t> ack;
   append_frame({0, {}, AckBody{chunks_received_, owner_.frames_received()}}, ack);
+  // One that the channel didn't take yet is outdated, and must not come behind the newer one.
+  if (std::exchange(ack_first_, true)) control_.erase(control_.begin(), control_.begin() + header_bytes);
   control_.insert(control_.begin(), ack.begin(), ack.end());
 }
 
@@ -317,6 +319,7 @@ void Lane::written(std::size_t bytes) {
   if (!data_.empty() && data_.front().sent > 0) take_data();
   const std::size_t control_part = std::min(bytes, control_.size() - control_sent_);
   control_sent_ += control_part;
+  if (control_part > 0) ack_first_ = false;
   bytes -= control_part;
   if (control_sent_ == control_.size()) {
     control_.clear();

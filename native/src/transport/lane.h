@@ -164,6 +164,7 @@ class Lane final : Channel::Handler {
   std::vector<std::uint8_t> control_;
   std::size_t control_sent_ = 0;
   bool ack_due_ = false;
+  bool ack_first_ = false;  // control_ begins with an ack of which nothing was sent
   std::deque<Sending> data_;
   std::deque<ChunkId> unacknowledged_;
   std::uint64_t carried_bytes_ = 0;
