@@ -164,13 +164,12 @@ TEST(Handshake, ReadsWhatWasWrittenAndNothingElse) {
       EXPECT_FALSE(decode_hello(bytes)) << at;
     }
   }
-  std::vector<Hello> wrong(6, link_hello);
-  wrong[0].lanes = 0;
-  wrong[1].lanes = 65;
-  wrong[2].slot = 64;
-  wrong[3].incarnation = 0;
-  wrong[4].kind = ConnectionKind::state;
-  wrong[5].to = wrong[5].from;
+  std::vector<Hello> wrong(5, link_hello);
+  wrong[0].lanes = 65;
+  wrong[1].slot = 64;
+  wrong[2].incarnation = 0;
+  wrong[3].kind = ConnectionKind::state;
+  wrong[4].to = wrong[4].from;
   for (const Hello& hello : wrong) EXPECT_FALSE(decode_hello(encode_hello(hello)));
 
   const Welcome welcome{Welcome::Status::gone, {3, 4}, 5};
