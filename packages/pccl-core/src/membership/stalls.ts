@@ -75,8 +75,12 @@ export function onAbortAnswer(
   const blocked = answered?.asked === undefined ? undefined : state.peers.get(answered.asked);
   if (!aborted || !blocks(state, blocked)) return;
   const { kind } = blocked.call;
+  // Not those whose call ends by itself, such as a member that still fetches.
   const callers = [...state.peers.values()].filter(
-    (other) => other.call?.kind === kind && (kind !== "syncSharedState" || other.group === blocked.group),
+    (other) =>
+      blocks(state, other) &&
+      other.call.kind === kind &&
+      (kind !== "syncSharedState" || other.group === blocked.group),
   );
   const message =
     `Peers wait for each other in different calls: ${kind} (${peerNames(callers)}), ` +

@@ -50,6 +50,10 @@ describe("the simulator", () => {
     [64_104_233, "a member that was stopped while it was to be linked was thought to have been there"],
     [70_073_571, "two peers waited for each other that a new, large ring didn't link"],
     [
+      5_209,
+      "a member that still fetched was taken for one that waited for an op's caller, and never heard again",
+    ],
+    [
       25_684_538,
       "one of two who exchange had died before the other one called, while the coordinator was stopped",
     ],
