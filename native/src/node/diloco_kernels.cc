@@ -15,7 +15,7 @@
 #include "node/arguments.h"
 #include "node/buffers.h"
 #include "node/errors.h"
-#include "node/expert_thread.h"
+#include "node/compute_thread.h"
 #include "node/quantization.h"
 
 namespace pccl::node {
@@ -107,7 +107,7 @@ Napi::Value elementwise(const Napi::CallbackInfo& info) {
       }
       if (sum != nullptr) *sum = total;
     };
-    return ExpertThread::of(env).start(env, call, std::move(lease), work);
+    return ComputeThread::of(env).start(env, call, std::move(lease), work);
   });
 }
 
@@ -136,7 +136,7 @@ Napi::Value digest(const Napi::CallbackInfo& info) {
         std::memcpy(to + i * sizeof(Hash128), hash->data(), sizeof(Hash128));
       }
     };
-    return ExpertThread::of(env).start(env, call, std::move(lease), work);
+    return ComputeThread::of(env).start(env, call, std::move(lease), work);
   });
 }
 
@@ -152,7 +152,7 @@ Napi::Value quantize_with_feedback(const Napi::CallbackInfo& info) {
     const auto work = [=](moe::RoutedWorkspace&, const std::atomic<bool>&) {
       diloco::quantize_with_feedback(quantization, decay, values, error);
     };
-    return ExpertThread::of(env).start(env, call, std::move(lease), work);
+    return ComputeThread::of(env).start(env, call, std::move(lease), work);
   });
 }
 
@@ -170,7 +170,7 @@ Napi::Value sparsify_with_feedback(const Napi::CallbackInfo& info) {
     const auto work = [=](moe::RoutedWorkspace&, const std::atomic<bool>&) {
       diloco::sparsify_with_feedback(keep, decay, values, error, into);
     };
-    return ExpertThread::of(env).start(env, call, std::move(lease), work);
+    return ComputeThread::of(env).start(env, call, std::move(lease), work);
   });
 }
 
@@ -190,7 +190,7 @@ Napi::Value add_sparse(const Napi::CallbackInfo& info) {
                                                                           const std::atomic<bool>&) {
       *flag = diloco::add_sparse(bytes, keep, factor, sum) ? 1 : 0;
     };
-    return ExpertThread::of(env).start(env, call, std::move(lease), work);
+    return ComputeThread::of(env).start(env, call, std::move(lease), work);
   });
 }
 

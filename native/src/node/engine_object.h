@@ -50,13 +50,13 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   std::string host_id_;
 };
 
-class ExpertThread;
+class ComputeThread;
 
 // What one environment that loaded the addon owns.
 struct Environment {
   Napi::FunctionReference engine_class;
   // Null until the first call that needs it; ends with the environment.
-  ExpertThread* expert_thread = nullptr;
+  ComputeThread* compute_thread = nullptr;
 };
 
 }  // namespace pccl::node

@@ -11,7 +11,7 @@
 #include "node/arguments.h"
 #include "node/errors.h"
 #include "node/expert_arrays.h"
-#include "node/expert_thread.h"
+#include "node/compute_thread.h"
 
 namespace pccl::node {
 
@@ -96,7 +96,7 @@ Napi::Value pack_expert(const Napi::CallbackInfo& info) {
     const bool trains = read_tensor(info[2], call + ": into").bytes == moe::ExpertLayout(shape).training_bytes;
     std::byte* const into = arrays.read_packed(info[2], call + ": into", shape, trains, Use::output);
     arrays.require_separate(env);
-    return ExpertThread::of(env).start(env, call, arrays.take_lease(),
+    return ComputeThread::of(env).start(env, call, arrays.take_lease(),
                                        [=](moe::RoutedWorkspace&, const std::atomic<bool>&) {
                                          moe::pack_expert(shape, pointers, trains, into);
                                        });
@@ -131,7 +131,7 @@ Napi::Value expert_forward(const Napi::CallbackInfo& info) {
         first += list.tokens;
       }
     };
-    return ExpertThread::of(env).start(env, call, arrays.take_lease(), work);
+    return ComputeThread::of(env).start(env, call, arrays.take_lease(), work);
   });
 }
 
@@ -163,7 +163,7 @@ Napi::Value expert_backward(const Napi::CallbackInfo& info) {
         first += list.tokens;
       }
     };
-    return ExpertThread::of(env).start(env, call, arrays.take_lease(), work);
+    return ComputeThread::of(env).start(env, call, arrays.take_lease(), work);
   });
 }
 

@@ -15,7 +15,7 @@
 #include "node/arguments.h"
 #include "node/errors.h"
 #include "node/expert_arrays.h"
-#include "node/expert_thread.h"
+#include "node/compute_thread.h"
 #include "node/moe_arguments.h"
 
 namespace pccl::node {
@@ -197,7 +197,7 @@ Napi::Value gather_rows(const Napi::CallbackInfo& info) {
         arrays.read(info[4], call + ": into", dtype, state->out.tokens.size() * width, Use::output);
     arrays.require_separate(env);
     const std::size_t row_bytes = width * element_bytes(dtype);
-    return ExpertThread::of(env).start(env, call, arrays.take_lease(),
+    return ComputeThread::of(env).start(env, call, arrays.take_lease(),
                                        [=](moe::RoutedWorkspace&, const std::atomic<bool>&) {
                                          moe::gather_rows(from, state->out.tokens, row_bytes, into);
                                        });
@@ -230,7 +230,7 @@ Napi::Value forward_lists(const Napi::CallbackInfo& info) {
                                 workspace, stopped);
       }
     };
-    return ExpertThread::of(env).start(env, call, arrays.take_lease(), work);
+    return ComputeThread::of(env).start(env, call, arrays.take_lease(), work);
   });
 }
 
@@ -264,7 +264,7 @@ Napi::Value backward_lists(const Napi::CallbackInfo& info) {
             workspace, stopped);
       }
     };
-    return ExpertThread::of(env).start(env, call, arrays.take_lease(), work);
+    return ComputeThread::of(env).start(env, call, arrays.take_lease(), work);
   });
 }
 
@@ -292,7 +292,7 @@ Napi::Value combine_rows(const Napi::CallbackInfo& info) {
     const auto work = [state, combination, into](moe::RoutedWorkspace& workspace, const std::atomic<bool>&) {
       moe::combine(combination, workspace.sums, into);
     };
-    return ExpertThread::of(env).start(env, call, arrays.take_lease(), work);
+    return ComputeThread::of(env).start(env, call, arrays.take_lease(), work);
   });
 }
 
@@ -314,7 +314,7 @@ Napi::Value gate_gradients(const Napi::CallbackInfo& info) {
     const auto work = [state, combination, output_gradient, into](moe::RoutedWorkspace&, const std::atomic<bool>&) {
       moe::gate_gradients(combination, output_gradient, into);
     };
-    return ExpertThread::of(env).start(env, call, arrays.take_lease(), work);
+    return ComputeThread::of(env).start(env, call, arrays.take_lease(), work);
   });
 }
 
@@ -328,7 +328,7 @@ Napi::Value add_floats(const Napi::CallbackInfo& info) {
         reinterpret_cast<const float*>(arrays.read(info[0], call + ": from", DType::f32, count, Use::input));
     auto* const into = reinterpret_cast<float*>(arrays.read(info[1], call + ": into", DType::f32, count, Use::output));
     arrays.require_separate(env);
-    return ExpertThread::of(env).start(
+    return ComputeThread::of(env).start(
         env, call, arrays.take_lease(),
         [=](moe::RoutedWorkspace&, const std::atomic<bool>&) { moe::add_floats(from, count, into); });
   });

@@ -1,4 +1,4 @@
-#include "node/expert_thread.h"
+#include "node/compute_thread.h"
 
 #include <new>
 #include <string>
@@ -15,25 +15,25 @@ constexpr std::size_t calls_max = 4096;
 
 }  // namespace
 
-ExpertThread& ExpertThread::of(Napi::Env env) {
+ComputeThread& ComputeThread::of(Napi::Env env) {
   auto* const environment = env.GetInstanceData<Environment>();
-  if (environment->expert_thread == nullptr) {
-    auto* const thread = new ExpertThread;
+  if (environment->compute_thread == nullptr) {
+    auto* const thread = new ComputeThread;
     thread->wakeup_ = Wakeup::New(
-        env, "pccl.experts", 0, 1, thread, [](Napi::Env, ExpertThread* unused, ExpertThread*) { delete unused; },
+        env, "pccl.compute", 0, 1, thread, [](Napi::Env, ComputeThread* unused, ComputeThread*) { delete unused; },
         thread);
     thread->wakeup_.Unref(env);
     // Hooks run in reverse order, so that the worker has ended before the thread-safe function does.
     napi_add_env_cleanup_hook(env, &on_environment_exit, thread);
-    environment->expert_thread = thread;
+    environment->compute_thread = thread;
   }
-  return *environment->expert_thread;
+  return *environment->compute_thread;
 }
 
-Napi::Promise ExpertThread::start(Napi::Env env, const std::string& call, Lease lease, Work work) {
+Napi::Promise ComputeThread::start(Napi::Env env, const std::string& call, Lease lease, Work work) {
   if (calls_.size() >= calls_max) {
     throw_error(env, {ErrorCode::too_many_ops,
-                      call + ": " + std::to_string(calls_max) + " calls with experts wait already.", std::nullopt});
+                      call + ": " + std::to_string(calls_max) + " calls wait to be computed already.", std::nullopt});
   }
   const std::uint64_t id = next_id_++;
   const Napi::Promise::Deferred deferred = Napi::Promise::Deferred::New(env);
@@ -52,13 +52,13 @@ Napi::Promise ExpertThread::start(Napi::Env env, const std::string& call, Lease 
   return deferred.Promise();
 }
 
-void ExpertThread::end(std::uint64_t id, std::optional<Error> error) {
+void ComputeThread::end(std::uint64_t id, std::optional<Error> error) {
   const std::lock_guard lock(mutex_);
   ended_.push_back({id, std::move(error)});
   if (ended_.size() == 1) wakeup_.NonBlockingCall();
 }
 
-void ExpertThread::deliver(Napi::Env env) {
+void ComputeThread::deliver(Napi::Env env) {
   std::vector<Ended> ended;
   {
     const std::lock_guard lock(mutex_);
@@ -77,7 +77,7 @@ void ExpertThread::deliver(Napi::Env env) {
   if (!ended.empty() && calls_.empty()) wakeup_.Unref(env);
 }
 
-void deliver_expert_calls(Napi::Env env, Napi::Function, ExpertThread* thread, void*) {
+void deliver_computed(Napi::Env env, Napi::Function, ComputeThread* thread, void*) {
   // Without an environment the wake-up is only being discarded.
   if (static_cast<napi_env>(env) == nullptr) return;
   try {
@@ -87,8 +87,8 @@ void deliver_expert_calls(Napi::Env env, Napi::Function, ExpertThread* thread, v
   }
 }
 
-void ExpertThread::on_environment_exit(void* data) {
-  auto* const thread = static_cast<ExpertThread*>(data);
+void ComputeThread::on_environment_exit(void* data) {
+  auto* const thread = static_cast<ComputeThread*>(data);
   thread->stopped_ = true;
   thread->worker_.stop();
   thread->calls_.clear();

@@ -1,5 +1,5 @@
-// The thread that experts of one environment compute on: calls run one after the other in their order, and JavaScript
-// gets a promise of each. The environment's own thread stays free.
+// The thread that experts and DiLoCo of one environment compute on: calls run one after the other in their order, and
+// JavaScript gets a promise of each. The environment's own thread stays free.
 #pragma once
 
 #include <napi.h>
@@ -19,16 +19,16 @@
 
 namespace pccl::node {
 
-class ExpertThread;
-void deliver_expert_calls(Napi::Env env, Napi::Function unused, ExpertThread* thread, void* none);
+class ComputeThread;
+void deliver_computed(Napi::Env env, Napi::Function unused, ComputeThread* thread, void* none);
 
-class ExpertThread {
+class ComputeThread {
  public:
   // What a call does on the thread. It ends early once `stopped` is set, which an environment does that ends itself.
   using Work = std::function<void(moe::RoutedWorkspace& workspace, const std::atomic<bool>& stopped)>;
 
   // The environment's, made by its first call.
-  static ExpertThread& of(Napi::Env env);
+  static ComputeThread& of(Napi::Env env);
 
   // What the lease holds stays pinned, and the process alive, until the promise is settled. It is rejected with
   // ERR_PCCL_OUT_OF_MEMORY if the work throws std::bad_alloc. `call` begins that message. Throws
@@ -36,8 +36,8 @@ class ExpertThread {
   Napi::Promise start(Napi::Env env, const std::string& call, Lease lease, Work work);
 
  private:
-  friend void deliver_expert_calls(Napi::Env env, Napi::Function unused, ExpertThread* thread, void* none);
-  using Wakeup = Napi::TypedThreadSafeFunction<ExpertThread, void, &deliver_expert_calls>;
+  friend void deliver_computed(Napi::Env env, Napi::Function unused, ComputeThread* thread, void* none);
+  using Wakeup = Napi::TypedThreadSafeFunction<ComputeThread, void, &deliver_computed>;
   struct Call {
     Napi::Promise::Deferred deferred;
     Lease lease;
@@ -47,7 +47,7 @@ class ExpertThread {
     std::optional<Error> error;
   };
 
-  ExpertThread() = default;
+  ComputeThread() = default;
   void end(std::uint64_t id, std::optional<Error> error);
   void deliver(Napi::Env env);
   static void on_environment_exit(void* thread);
