@@ -17,6 +17,8 @@ import type { Random } from "./random.js";
 const STALLED_AFTER_MS = 1_000;
 const MEASURE_MS_MAX = 400;
 const MEASURE_TIMEOUT_MS = 3_000;
+/** The longest that an engine measures a path. */
+export const MEASURING_MS_MAX: number = MEASURE_MS_MAX + MEASURE_TIMEOUT_MS;
 
 export interface SimOp extends RingOp {
   /** Those who take part, in ring order; of two members the sender comes first. */
