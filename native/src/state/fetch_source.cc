@@ -154,7 +154,11 @@ void FetchSource::arrived(std::uint64_t bytes) {
   recent_bytes_ = 0;
 }
 
-void FetchSource::on_broken(const std::string& reason) { fail(reason); }
+void FetchSource::on_broken(const std::string& reason) {
+  if (!lost_) return fail(reason);
+  connection_.close();
+  owner_.on_change();
+}
 
 // It is dialled again after a while, unless that was tried often enough.
 void FetchSource::fail(const std::string& reason) {
@@ -185,6 +189,17 @@ void FetchSource::lose(const std::string& why) {
     owner_.on_owed(ask);
   }
   owner_.on_change();
+}
+
+void FetchSource::accuse(const SourceConnection::Ask& about, const std::string& why) {
+  if (open()) connection_.ask(about);
+  lose(why);
+}
+
+bool FetchSource::is_accused() const {
+  const auto& asked = connection_.asked();
+  return connection_.is_open() &&
+         std::any_of(asked.begin(), asked.end(), [](const auto& ask) { return ask.request.kind == Kind::stale; });
 }
 
 void FetchSource::tick(Clock::time_point now) {

@@ -79,6 +79,10 @@ class FetchSource final : SourceConnection::Owner {
   // Once per tensor: where that of this question lies.
   void ask_to_lend(const SourceConnection::Ask& about);
   void tell(const state_wire::Request& request) { connection_.tell(request); }
+  // That it gave wrong bytes, as the question says, and is lost by that.
+  void accuse(const SourceConnection::Ask& about, const std::string& why);
+  // It may not have heard yet what it is accused of.
+  bool is_accused() const;
   // Takes back the question that would be answered last and satisfies `wanted`.
   std::optional<SourceConnection::Ask> take_back(const std::function<bool(const SourceConnection::Ask&)>& wanted);
   // It can't be trusted any more.

@@ -298,8 +298,8 @@ void StateFetch::checked(const Checked& result) {
     about.kind = Kind::stale;
     about.first = leaf;
     about.count = 1;
-    if (source.open()) source.tell(about);
-    source.lose("it gave other bytes of tensor " + shadow_->own(of).name + " than their hash says");
+    source.accuse({.request = about, .tensor = range.tensor},
+                  "it gave other bytes of tensor " + shadow_->own(of).name + " than their hash says");
   }
   schedule();
 }
@@ -345,8 +345,14 @@ OpResult StateFetch::result() const {
   return result;
 }
 
+// What a connection was told last is lost if it is closed before the other side has read it.
+bool StateFetch::accuses() const {
+  return EventLoop::Clock::now() - progress_at_ <= limits::state_orphan_timeout &&
+         std::any_of(sources_.begin(), sources_.end(), [](const auto& source) { return source->is_accused(); });
+}
+
 void StateFetch::finish_if_idle() {
-  if ((!error_ && !done()) || working_ > 0 || !finished_) return;
+  if ((!error_ && !done()) || working_ > 0 || !finished_ || accuses()) return;
   const Finished finished = std::exchange(finished_, nullptr);
   finished(result());
 }

@@ -93,6 +93,7 @@ class StateFetch final : FetchSource::Owner {
   void checked(const Checked& result);
   bool done() const { return shadow_->unplanned() == 0 && shadow_->missing() == 0; }
   std::optional<std::string> hopeless() const;
+  bool accuses() const;
   void finish_if_idle();
   OpResult result() const;
   StateShadow::Tensor& tensor(std::uint32_t at) const { return shadow_->tensors()[at]; }

@@ -10,10 +10,11 @@
 //   have     which of these leaves can be had: a bit each, the first one in the lowest bit of the first byte
 //   lend     where the tensor lies in the answering process's memory (first = count = 0): address u64, word u64,
 //            token u64, zero u64, as lent_memory.h explains
+//   stale    leaf `first` came with other bytes than its hash says. The answer has no bytes: it says that this was heard,
+//            so that the connection may be closed
 //
-// Two that are told, and never answered:
+// One that is told, and never answered:
 //
-//   stale    leaf `first` came with other bytes than its hash says
 //   read     `count` leaves from `first` on were read from lent memory
 #pragma once
 
@@ -44,7 +45,7 @@ struct Request {
   std::uint64_t bytes = 0;  // of the tensor
   Hash128 root{};
 
-  bool answered() const { return kind != Kind::stale && kind != Kind::read; }
+  bool answered() const { return kind != Kind::read; }
   // Of the answer to it, if it is found.
   std::uint64_t answer_bytes() const {
     switch (kind) {
